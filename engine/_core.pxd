@@ -1,0 +1,87 @@
+"""The narrow C waist: what another extension may call without a Python object per message."""
+
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+cdef enum:
+    # What stage_* and the delivery calls return, and the verdict of an operation.
+    DONE = 0
+    STALE = 1
+    FORGED = 2
+    NOT_FOUND = 3
+    TOO_LARGE = 5
+    STORE_FULL = 6
+    POISONED = 7
+    BUSY = 8
+    CORRUPT = 12
+
+cdef struct operation_t:
+    # One staged request. The first four are the caller's and come back untouched.
+    uint64_t cookie
+    uint32_t queue
+    uint32_t count          # messages in it (0 for a confirm)
+    uint8_t durability      # 0 kernel, 1 disk
+    uint8_t kind            # 0 append, 1 confirm
+    uint8_t duplicate       # result: it had been stored before
+    uint8_t verdict         # result: DONE, STORE_FULL, POISONED, ...
+    uint32_t spare
+    uint64_t offset         # result: offset of the first message
+    uint64_t position       # in the round's buffer
+    uint64_t producer
+    uint64_t sequence
+
+cdef struct receipt_t:
+    uint64_t offset
+    uint32_t group
+    uint32_t nonce
+    uint64_t mac
+
+cdef struct taken_t:
+    # One message leased by take() or found by scan(); body points into a pinned map.
+    receipt_t receipt
+    uint64_t stored_us
+    uint32_t attempts
+    uint32_t ext_size
+    uint32_t body_size
+    uint32_t spare
+    const uint8_t* ext      # ext and body are contiguous: body == ext + ext_size
+
+cdef class Lane
+cdef class Store:
+    cdef readonly object path
+    cdef void* core
+    cdef object _files, _lock, _names
+    cdef object __weakref__
+
+    # Lease up to count messages of the group into out; returns how many, or a negative verdict (-NOT_FOUND ...).
+    # The bodies stay mapped until pin_release(pin), called once with the pin stored in *pin when the result is > 0.
+    cdef int take(self, uint32_t queue, uint32_t group, uint32_t count, uint32_t max_bytes, uint32_t lease_ms,
+                  taken_t* out, uint64_t* pin) noexcept nogil
+    # Read without consuming, from offset on; the same contract.
+    cdef int scan(self, uint32_t queue, uint64_t offset, uint32_t count, uint32_t max_bytes,
+                  taken_t* out, uint64_t* pin) noexcept nogil
+    cdef void pin_release(self, uint64_t pin) noexcept nogil
+    # Each receipt's verdict (DONE, STALE, FORGED) goes to verdicts; returns the number DONE.
+    cdef int release_(self, const receipt_t* receipts, uint32_t count, uint32_t delay_ms, uint8_t* verdicts) noexcept nogil
+    cdef int extend_(self, const receipt_t* receipts, uint32_t count, uint32_t lease_ms, uint8_t* verdicts) noexcept nogil
+    # When the earliest lease or delay of the group runs out (µs since 1970; 0 = none): for parked receivers.
+    cdef uint64_t next_due(self, uint32_t group) noexcept nogil
+
+cdef class Lane:
+    """A staging lane with its own committer thread; used by one event loop."""
+    cdef readonly Store store
+    cdef void* lane
+    # Stage one message / a batch / a confirmation. Returns DONE or a verdict at once (then nothing was staged; BUSY = the
+    # lane is full, try again after the next drain). The result comes through drain().
+    cdef int stage_one(self, uint64_t cookie, uint32_t queue, uint8_t durability, uint64_t producer, uint64_t sequence,
+                       const uint8_t* ext, uint16_t ext_size, const uint8_t* body, uint32_t body_size) noexcept nogil
+    cdef int stage_batch(self, uint64_t cookie, uint32_t queue, uint8_t durability, uint64_t producer, uint64_t sequence,
+                         uint32_t count, const uint8_t* sizes_u32, const uint8_t* bodies, uint64_t bodies_size) noexcept nogil
+    # verdicts are known at once; the operation is drained when the confirmation is durable. If no receipt was DONE
+    # nothing is staged and -1 is returned.
+    cdef int stage_confirm(self, uint64_t cookie, const receipt_t* receipts, uint32_t count, uint8_t* verdicts) noexcept nogil
+    # Wake the committer: once per socket read event or loop turn, after staging.
+    cdef void kick(self) noexcept nogil
+    # Completed operations, oldest first, up to room of them; returns how many. Call when fileno() is readable, until 0.
+    cdef int drain(self, operation_t* out, int room) noexcept nogil
+    # Queues that got something visible since the last call (ids, possibly repeated); returns how many, -1 = too many: wake all.
+    cdef int woken(self, uint32_t* out, int room) noexcept nogil

@@ -1,0 +1,41 @@
+"""What the store cannot do. A refusal of one request is not here but in the broker's errors."""
+
+
+class EngineError(Exception):
+    """Any failure of the store."""
+
+
+class QueueNotFoundError(EngineError, KeyError):
+    """There is no queue of that name."""
+
+
+class InvalidError(EngineError, ValueError):
+    """An argument has an impossible value."""
+
+
+class TooLargeError(EngineError, ValueError):
+    """A message or batch is over its limit."""
+
+
+class StoreFullError(EngineError, OSError):
+    """No room for another segment. Reading and confirming go on; free some space and append again."""
+
+
+class StorePoisonedError(EngineError, OSError):
+    """A write or an fsync failed. What was not acknowledged may be lost; close all users and open the store again."""
+
+
+class StoreClosedError(EngineError):
+    """The store was closed."""
+
+
+class StoreBusyError(EngineError):
+    """Too much is in flight; try again."""
+
+
+class StoreLockedError(EngineError, OSError):
+    """Another process recovers the store, or holds it in a way that excludes us."""
+
+
+class CorruptionError(EngineError):
+    """Stored bytes are not what was written. Nothing was deleted; the message names path and position."""
