@@ -52,7 +52,7 @@ setup(
     package_dir=ROOMS,
     packages=[
         "penstock",
-        *(f"penstock.{name}" for name in find_packages() if name.split(".")[0] in ("engine", "server")),
+        *(f"penstock.{name}" for name in find_packages(include=["engine*", "server*"])),
     ],
     ext_modules=cythonize(
         [extension(name, source) for name, source in EXTENSIONS.items() if Path(source).exists()],

@@ -18,11 +18,14 @@ class TooLargeError(EngineError, ValueError):
 
 
 class StoreFullError(EngineError, OSError):
-    """No room for another segment. Reading and confirming go on; free some space and append again."""
+    """No room for another segment. Reading and confirming go on; free space and try again."""
 
 
 class StorePoisonedError(EngineError, OSError):
-    """A write or an fsync failed. What was not acknowledged may be lost; close all users and open the store again."""
+    """A write or an fsync failed: what was not acknowledged may be lost.
+
+    Close the store in all its users and open it again.
+    """
 
 
 class StoreClosedError(EngineError):
@@ -38,4 +41,4 @@ class StoreLockedError(EngineError, OSError):
 
 
 class CorruptionError(EngineError):
-    """Stored bytes are not what was written. Nothing was deleted; the message names path and position."""
+    """Stored bytes are not what was written; path and position say which. Nothing was deleted."""

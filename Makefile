@@ -1,0 +1,152 @@
+# Each target does its own set-up in a fresh clone. It needs Python 3.11 or newer, a C
+# compiler and make; whatever else it uses goes into .venv and build, and nowhere else.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help run test debug-test soak bench asv lint build clean distclean FORCE
+
+# release, debug (bounds checked) or trace (for coverage; several times slower).
+PENSTOCK_BUILD ?= release
+export PENSTOCK_BUILD
+
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip install --quiet --disable-pip-version-check
+# Two makes at once would compile into the same files.
+LOCK := $(if $(shell command -v flock),flock $(VENV)/lock)
+
+ROOMS := engine server client
+SOURCES := setup.py pyproject.toml $(wildcard $(foreach room,$(ROOMS),\
+  $(foreach kind,pyx pxi pxd h,$(room)/*.$(kind))))
+# build/names holds one link for each file of client/; a file without one asks for a build.
+LINKED := $(wildcard build/names/penstock/*)
+UNLINKED := $(filter-out $(LINKED) %/__pycache__,\
+  $(patsubst client/%,build/names/penstock/%,$(wildcard client/*)))
+# setup.py notes the kind of the last build; another kind asks for a build as well.
+OTHER_KIND := $(if $(filter $(PENSTOCK_BUILD),$(shell cat build/last 2>/dev/null)),,FORCE)
+
+help: ## show this text
+	@echo 'Penstock. In a fresh clone, with Python 3.11 or newer and a C compiler:'
+	@echo
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | \
+	  while IFS='|' read -r name text; do printf '%-18s %s\n' "$$name" "$$text"; done
+	@echo
+	@echo '  LOG=path           the text log that make run ships; else the largest under /var/log'
+	@echo '  ONCE=1             make run ends after the comparison instead of serving on'
+	@echo '  ARGS="..."         further arguments for pytest, the benchmarks or make run'
+	@echo '  PYTHON=python3.13  the Python that .venv is made with'
+	@echo '  V=1                show what the compiler says'
+
+# exec: a Ctrl-C reaches the command itself, which drains and says how it ended.
+run: build ## ship a real log file through a durable queue and compare; LOG=path, ONCE=1
+	@exec $(VENV)/bin/penstock ship $${LOG:+--log "$$LOG"} $(if $(filter-out 0 no,$(ONCE)),--once) $(ARGS)
+
+test: build $(VENV)/test ## run the tests
+	@exec $(PY) -m pytest -q $(ARGS)
+
+debug-test: ## run the tests against a build that checks its bounds
+	@exec $(MAKE) --no-print-directory PENSTOCK_BUILD=debug test
+
+soak: build $(VENV)/test ## kill it thousands of times under load
+	@exec $(PY) -m pytest -q tests/crash --soak $(ARGS)
+
+bench: build ## measure beside the peers that this machine has
+	@exec $(PY) benchmarks/compare.py $(ARGS)
+
+asv: build $(VENV)/bench ## run the benchmark suite for this commit
+	@$(VENV)/bin/asv machine --yes >/dev/null
+	@exec $(VENV)/bin/asv run --quick --python=same \
+	  --set-commit-hash "$$(git rev-parse HEAD)" $(ARGS)
+
+lint: build $(VENV)/test ## check the types
+	@exec $(VENV)/bin/mypy $(ARGS)
+
+build: build/built ## compile the extensions in place
+
+clean: ## remove what was compiled
+	@rm -rf build .mypy_cache .pytest_cache .hypothesis .benchmarks .coverage
+	@rm -f $(foreach room,$(ROOMS),$(room)/*.so $(patsubst %.pyx,%.c,$(wildcard $(room)/*.pyx)))
+	@find $(ROOMS) tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean ## remove .venv as well
+	@rm -rf $(VENV) .asv
+
+# What pyproject.toml demands, for the extras that are named.
+define WANTED
+import sys, tomllib
+with open("pyproject.toml", "rb") as file:
+    told = tomllib.load(file)
+wanted = [] if len(sys.argv) > 1 else told["build-system"]["requires"] + told["project"]["dependencies"]
+for extra in sys.argv[1:]:
+    wanted += told["project"]["optional-dependencies"][extra]
+print(*wanted, sep="\n")
+endef
+export WANTED
+
+define COMMAND
+import sys
+
+from penstock.server.cli import main
+
+sys.exit(main())
+endef
+export COMMAND
+
+# The stamps of .venv: made, base, test, bench. Each is touched when its step is complete, so that
+# a set-up that was interrupted is taken up again where it stopped.
+$(VENV)/made:
+	@set -e; chosen=; \
+	for python in $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11 python); do \
+	  if "$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' \
+	    2>/dev/null; then chosen=$$python; break; fi; \
+	done; \
+	if [ -z "$$chosen" ]; then \
+	  echo 'No Python 3.11 or newer with its venv module was found; name one: make PYTHON=...' >&2; \
+	  exit 1; fi; \
+	echo "· making $(VENV) with $$("$$chosen" -V)"; \
+	"$$chosen" -m venv $(VENV)
+	@touch $@
+
+$(VENV)/base: $(VENV)/made pyproject.toml
+	@echo '· installing what the build and the server need'
+	@printf '%s\n' "$$WANTED" | $(PY) - >$(VENV)/base.txt
+	@printf '%s\n' "$$WANTED" | $(PY) - cli >>$(VENV)/base.txt
+	@$(PIP) -r $(VENV)/base.txt
+	@printf '%s\n' "$$WANTED" | $(PY) - fast >$(VENV)/fast.txt
+	@$(PIP) -r $(VENV)/fast.txt 2>/dev/null || echo '· no uvloop here: the loop of asyncio will do'
+	@touch $@
+
+$(VENV)/test: $(VENV)/base
+	@echo '· installing what the tests need'
+	@printf '%s\n' "$$WANTED" | $(PY) - test >$(VENV)/test.txt
+	@$(PIP) -r $(VENV)/test.txt
+	@touch $@
+
+$(VENV)/bench: $(VENV)/base
+	@echo '· installing what the benchmarks need'
+	@printf '%s\n' "$$WANTED" | $(PY) - bench >$(VENV)/bench.txt
+	@$(PIP) -r $(VENV)/bench.txt
+	@touch $@
+
+# A path file and a script of four lines stand for an editable install: that one would compile
+# everything a second time, and type checkers do not see through its import hook.
+$(VENV)/command: $(VENV)/made
+	@echo "$(CURDIR)/build/names" >"$$($(PY) -c \
+	  'import sysconfig; print(sysconfig.get_path("purelib"))')/penstock.pth"
+	@printf '#!%s\n%s\n' "$(CURDIR)/$(PY)" "$$COMMAND" >$(VENV)/bin/penstock
+	@chmod +x $(VENV)/bin/penstock
+	@touch $@
+
+build/built: $(SOURCES) $(UNLINKED) $(OTHER_KIND) | $(VENV)/base $(VENV)/command
+	@mkdir -p build
+	@echo '· compiling ($(PENSTOCK_BUILD)); the first time takes a minute or two'
+	@$(LOCK) $(PY) setup.py -q build_ext --inplace -j2 egg_info --egg-base build/names \
+	  >build/log 2>&1 || { cat build/log >&2; \
+	  echo 'The build failed. It needs a C compiler and the headers of Python (Python.h).' >&2; exit 1; }
+	@$(if $(V),cat build/log,! grep -E '^[^ ]+:[0-9]+:.*warning:' build/log || true)
+	@touch $@
+
+# A link that is missing is made by the build.
+$(UNLINKED): ;
+
+FORCE:
