@@ -10,8 +10,8 @@ from tree import ROOT, tracked
 
 FILE_LINES = {".py": 400, ".pyx": 500, ".pxi": 500}
 FUNCTION_LINES = 60
-# A declaration says its whole signature on one line, so that a table of them can be read.
-LINE_LENGTH = {".py": 100, ".pyx": 100, ".pxi": 100, ".h": 100, ".pxd": 130, ".pyi": 130}
+# C types make a signature long, and a table of declarations is read line by line.
+LINE_LENGTH = {".py": 100, ".pyx": 120, ".pxi": 120, ".h": 120, ".pxd": 130, ".pyi": 130}
 
 # Spelled in pieces, because this file is searched as well.
 BANNED = [
