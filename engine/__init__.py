@@ -1,1 +1,35 @@
 """The storage engine: a durable message log that any number of threads and processes may share."""
+
+from penstock.engine._core import AtomicBatch, Batch, Consumer, Lane, Queue, SendReceipt, Store
+from penstock.engine.errors import (
+    CorruptionError,
+    EngineError,
+    InvalidError,
+    QueueNotFoundError,
+    StoreBusyError,
+    StoreClosedError,
+    StoreFullError,
+    StoreLockedError,
+    StorePoisonedError,
+    TooLargeError,
+)
+
+__all__ = [
+    "AtomicBatch",
+    "Batch",
+    "Consumer",
+    "CorruptionError",
+    "EngineError",
+    "InvalidError",
+    "Lane",
+    "Queue",
+    "QueueNotFoundError",
+    "SendReceipt",
+    "Store",
+    "StoreBusyError",
+    "StoreClosedError",
+    "StoreFullError",
+    "StoreLockedError",
+    "StorePoisonedError",
+    "TooLargeError",
+]

@@ -47,9 +47,11 @@ cdef struct taken_t:
 
 cdef class Lane
 cdef class Store:
-    cdef readonly object path
-    cdef void* core
-    cdef object _files, _lock, _names
+    cdef readonly str path
+    cdef void* core             # core_t: this process's view
+    cdef void* direct           # lane_t of the callers without a loop
+    cdef readonly object durability
+    cdef object maintenance
     cdef object __weakref__
 
     # Lease up to count messages of the group into out; returns how many, or a negative verdict (-NOT_FOUND ...).

@@ -1,0 +1,353 @@
+# What a record does to the state: the same for a live commit and for replay, so that the state of a store is a fold
+# over the accepted frames of its log. Under the store lock.
+
+cdef enum:
+    REMEMBERED = 128            # sequence numbers kept with their offsets, per producer
+
+cdef struct confirm_t:
+    uint32_t generation
+    uint32_t count
+
+cdef struct range_t:
+    uint64_t start
+    uint64_t count
+
+cdef struct sequenced_t:
+    uint64_t sequence
+    uint64_t offset
+    uint64_t position           # of the frame: what an unpublished frame noted can be taken back
+    uint64_t spare
+
+
+cdef inline const uint8_t* record_body(const record_t* record) noexcept nogil:
+    return (<const uint8_t*>record) + sizeof(record_t) + record.ext_size + (
+        16 if record.flags & RECORD_SEQUENCED else 0)
+
+
+cdef inline void message_append(core_t* core, queue_t* queue, const record_t* record) noexcept nogil:
+    """Give the message its place in the index; readers see it once next has grown and its frame is durable."""
+    cdef entry_t* entry = index_append(core, queue)
+    entry.position = record.position
+    entry.stored_us = record.stored_us
+    entry.size = <uint32_t>record_size(record)
+    entry.tag = 0
+    entry.key = 0
+    entry.spare = 0
+    queue.last_us = record.stored_us
+    queue.bytes += entry.size
+    store64(&queue.next, queue.next + 1)
+
+
+cdef uint32_t queue_id_next(core_t* core) noexcept nogil:
+    """The id a new queue will have, 0 when there are too many or the disk is full."""
+    cdef state_t* state = &core.control.state
+    cdef uint32_t slot
+    if state.queue_free:
+        slot = <uint32_t>state.queue_free - 1
+        return (((queue_slot(core, slot).generation + 1) & 0x7FFF) << QUEUE_BITS) | slot
+    slot = <uint32_t>state.queue_slots
+    if slot == 0:
+        slot = 1                # id 0 means none
+    if slot >= QUEUES or reach(core, 0, QUEUES_AT + (slot + 1) * <uint64_t>256):
+        return 0
+    return slot
+
+
+cdef void queue_apply(core_t* core, uint32_t id, const char* name, uint32_t size, uint64_t now,
+                      uint64_t position) noexcept nogil:
+    cdef state_t* state = &core.control.state
+    cdef uint32_t slot = id & (QUEUES - 1)
+    cdef queue_t* queue = queue_slot(core, slot)
+    cdef uint32_t bucket
+    if name_find(core, 0, name, size, &bucket):
+        return
+    reach(core, 0, QUEUES_AT + (slot + 1) * <uint64_t>256)
+    if state.queue_free == slot + 1:
+        state.queue_free = queue.group
+    memset(queue, 0, sizeof(queue_t))
+    queue.generation = id >> QUEUE_BITS
+    queue.defined = position
+    queue.created_us = now
+    queue.name_size = size
+    memcpy(queue.name, name, size)
+    if state.queue_slots <= slot:
+        store64(&state.queue_slots, slot + 1)
+    state.queue_live += 1
+    store32(&queue.id, id)
+    name_put(core, 0, name, size, slot + 1)
+
+
+cdef uint32_t group_id_next(core_t* core) noexcept nogil:
+    cdef state_t* state = &core.control.state
+    cdef uint32_t slot = <uint32_t>state.group_slots
+    if slot == 0:
+        slot = 1
+    if slot >= GROUPS or reach(core, 1, GROUPS_AT + (slot + 1) * <uint64_t>256):
+        return 0
+    return slot
+
+
+cdef void group_apply(core_t* core, uint32_t id, uint32_t queue_id, uint64_t start, const char* name, uint32_t size,
+                      uint64_t position) noexcept nogil:
+    cdef state_t* state = &core.control.state
+    cdef uint32_t slot = id & (GROUPS - 1)
+    cdef group_t* group = group_slot(core, slot)
+    cdef queue_t* queue = find_queue(core, queue_id)
+    cdef uint32_t bucket
+    if queue == NULL or name_find(core, queue_id, name, size, &bucket):
+        return
+    reach(core, 1, GROUPS_AT + (slot + 1) * <uint64_t>256)
+    memset(group, 0, sizeof(group_t))
+    group.queue = queue_id
+    group.defined = position
+    group.floor = start
+    group.cursor = start
+    group.root.due = NEVER
+    group.name_size = size
+    memcpy(group.name, name, size)
+    if state.group_slots <= slot:
+        store64(&state.group_slots, slot + 1)
+    state.group_live += 1
+    store32(&group.id, id)
+    name_put(core, queue_id, name, size, (slot + 1) | OF_GROUP)
+    if size == 0:
+        queue.group = id
+
+
+cdef void names_forget(core_t* core, uint32_t held, uint32_t queue, const char* name, uint32_t size) noexcept nogil:
+    cdef uint32_t at = name_bucket(core, queue, name, size)
+    while core.names[at]:
+        if core.names[at] == held:
+            store32(&core.names[at], GONE)
+            return
+        at = (at + 1) & (NAME_BUCKETS - 1)
+
+
+cdef void queue_delete_apply(core_t* core, uint32_t id) noexcept nogil:
+    """Forget a queue and its groups; its messages stay in the log, unreachable."""
+    cdef state_t* state = &core.control.state
+    cdef queue_t* queue = find_queue(core, id)
+    cdef uint32_t slot
+    cdef group_t* group
+    if queue == NULL:
+        return
+    for slot in range(state.group_slots):
+        group = group_slot(core, slot)
+        if group.id and group.queue == id:
+            names_forget(core, (slot + 1) | OF_GROUP, id, group.name, group.name_size)
+            stripe_lock(core, group)
+            slot_id_clear(core, group)
+            state.group_live -= 1
+    slot = id & (QUEUES - 1)
+    names_forget(core, slot + 1, 0, queue.name, queue.name_size)
+    store32(&queue.id, 0)
+    queue.group = <uint32_t>state.queue_free
+    state.queue_free = slot + 1
+    state.queue_live -= 1
+
+
+cdef void slot_id_clear(core_t* core, group_t* group) noexcept nogil:
+    cdef pthread_mutex_t* held = stripe(core, group.id)
+    tree_free(core, &group.root, group.height)
+    store32(&group.id, 0)
+    pthread_mutex_unlock(held)
+
+
+cdef producer_t* producer_find(core_t* core, uint64_t id, bint make, uint64_t now) noexcept nogil:
+    """A producer's slot: the table is cut in sets of 8; a newcomer takes the place of the one unused longest."""
+    cdef uint32_t base = <uint32_t>(xxh3(&id, 8, 1) % (PRODUCERS // 8)) * 8
+    cdef uint32_t at
+    cdef producer_t* slot
+    cdef producer_t* oldest = producer_slot(core, base)
+    for at in range(8):
+        slot = producer_slot(core, base + at)
+        if slot.id == id:
+            return slot
+        if slot.used_us < oldest.used_us:
+            oldest = slot
+    if not make:
+        return NULL
+    if oldest.ring == 0:
+        oldest.ring = arena_take(core)
+        if oldest.ring == 0:
+            return NULL
+    memset(arena_page(core, oldest.ring), 0, PAGE)
+    core.control.state.producer_slots = 1
+    oldest.id = id
+    oldest.last = 0
+    oldest.used_us = now
+    return oldest
+
+
+cdef bint producer_stored(core_t* core, uint64_t id, uint64_t sequence, uint64_t* offset) noexcept nogil:
+    """Whether the producer's sequence number was stored; the offset it had, NEVER if that is forgotten."""
+    cdef producer_t* producer = producer_find(core, id, False, 0)
+    cdef sequenced_t* kept
+    if producer == NULL or sequence > producer.last:
+        return False
+    kept = <sequenced_t*>arena_page(core, producer.ring) + sequence % REMEMBERED
+    offset[0] = kept.offset if kept.sequence == sequence else NEVER
+    return True
+
+
+cdef void producer_note(core_t* core, const record_t* record) noexcept nogil:
+    cdef const uint64_t* stamp = <const uint64_t*>((<const uint8_t*>record) + sizeof(record_t))
+    cdef producer_t* producer
+    cdef sequenced_t* kept
+    if not record.flags & RECORD_SEQUENCED:
+        return
+    producer = producer_find(core, stamp[0], True, record.stored_us)
+    if producer == NULL or stamp[1] <= producer.last:
+        return
+    kept = <sequenced_t*>arena_page(core, producer.ring) + stamp[1] % REMEMBERED
+    kept.sequence = stamp[1]
+    kept.offset = record.offset
+    kept.position = record.position
+    producer.last = stamp[1]
+    producer.used_us = record.stored_us
+
+
+cdef void apply_control(core_t* core, const record_t* record) noexcept nogil:
+    """Apply a record that is not a message; doing it twice does no harm."""
+    cdef const uint8_t* body = record_body(record)
+    cdef group_t* group
+    cdef queue_t* queue
+    if record.type == RECORD_QUEUE:
+        queue_apply(core, record.queue, <const char*>body, record.body_size, record.stored_us, record.position)
+    elif record.type == RECORD_GROUP:
+        group_apply(core, <uint32_t>record.offset, record.queue, (<const uint64_t*>body)[0],
+                    <const char*>body + 8, record.body_size - 8, record.position)
+    elif record.type == RECORD_QUEUE_DELETE:
+        queue_delete_apply(core, record.queue)
+    elif record.type == RECORD_TRIM:
+        queue = find_queue(core, record.queue)
+        if queue != NULL and queue.first < record.offset:
+            store64(&queue.first, record.offset)
+    elif record.type == RECORD_SEEK:
+        group = find_group(core, (<const uint32_t*>body)[0])
+        if group != NULL and group.generation < (<const uint32_t*>body)[1]:
+            stripe_lock(core, group)
+            group_seek(core, group, record.offset)
+            group.generation = (<const uint32_t*>body)[1]
+            stripe_unlock(core, group)
+
+
+cdef void apply_replay(core_t* core, const record_t* record) noexcept nogil:
+    """Apply any record during recovery, alone in the store."""
+    cdef queue_t* queue
+    cdef group_t* group
+    cdef const confirm_t* confirm
+    cdef const range_t* ranges
+    cdef uint32_t at
+    if record.type == RECORD_MESSAGE:
+        queue = find_queue(core, record.queue)
+        if queue != NULL and record.offset >= queue.next:
+            # Offsets are missing only where a damaged frame was left out on request.
+            while queue.next < record.offset:
+                index_reserve(core, 8)
+                lost_append(core, queue)
+            index_reserve(core, 8)
+            message_append(core, queue, record)
+        producer_note(core, record)
+    elif record.type == RECORD_CONFIRM:
+        confirm = <const confirm_t*>record_body(record)
+        ranges = <const range_t*>(record_body(record) + sizeof(confirm_t))
+        group = find_group(core, <uint32_t>record.offset)
+        if group != NULL and group.generation == confirm.generation:
+            for at in range(confirm.count):
+                confirm_range(core, group, ranges[at].start, ranges[at].count)
+    elif record.type == RECORD_LEASE:
+        group = find_group(core, <uint32_t>record.offset)
+        if group != NULL:
+            lease_replay(core, group, record)
+    else:
+        apply_control(core, record)
+
+
+cdef void lost_append(core_t* core, queue_t* queue) noexcept nogil:
+    cdef entry_t* entry = index_append(core, queue)
+    memset(entry, 0, sizeof(entry_t))
+    entry.stored_us = queue.last_us
+    store64(&queue.next, queue.next + 1)
+
+
+cdef void lease_replay(core_t* core, group_t* group, const record_t* record) noexcept nogil:
+    """Take over how often messages were delivered."""
+    cdef const confirm_t* head = <const confirm_t*>record_body(record)
+    cdef const range_t* pairs = <const range_t*>(record_body(record) + sizeof(confirm_t))
+    cdef path_t path
+    cdef uint32_t at
+    if head.generation != group.generation:
+        return
+    for at in range(head.count):
+        if pairs[at].start >= group.cursor:
+            group_skip(core, group, pairs[at].start)
+        if pairs[at].start >= group.floor and tree_find(core, group, pairs[at].start, True, &path) == DONE \
+                and path.slot.state != CONFIRMED:
+            if path.slot.state == FRESH:
+                path.slot.state = READY
+                path_ready(group, &path, 1)
+            path.slot.attempts = <uint16_t>pairs[at].count
+
+
+cdef void state_undo(core_t* core) noexcept nogil:
+    """A process died holding the store lock: take back what it assigned but did not publish, or finish what it did."""
+    cdef control_t* control = core.control
+    cdef uint64_t written = load64(&control.written)
+    cdef uint32_t slot
+    cdef queue_t* queue
+    cdef entry_t* leaf
+    control.epoch += 1
+    for slot in range(control.state.queue_slots):
+        queue = queue_slot(core, slot)
+        if queue.id == 0:
+            continue
+        while queue.next:
+            leaf = index_leaf(core, queue, queue.next - 1)
+            if leaf[(queue.next - 1) % LEAF].position < written:
+                queue.leaf = <uint32_t>((<uint8_t*>leaf - core.index) // PAGE)
+                break
+            store64(&queue.next, queue.next - 1)
+    for slot in range(PRODUCERS if control.state.producer_slots else 0):
+        producer_undo(core, producer_slot(core, slot), written)
+    if control.inside == 2:
+        frame_apply(core, control.last_frame)
+    control.inside = 0
+
+
+cdef void producer_undo(core_t* core, producer_t* producer, uint64_t written) noexcept nogil:
+    """Forget the numbers noted for a frame that was never published."""
+    cdef uint32_t at
+    cdef bint taken = False
+    cdef uint64_t last = 0
+    cdef sequenced_t* kept
+    if producer.id == 0 or producer.ring == 0:
+        return
+    kept = <sequenced_t*>arena_page(core, producer.ring)
+    for at in range(REMEMBERED):
+        if kept[at].sequence and kept[at].position >= written:
+            kept[at].sequence = 0
+            taken = True
+        elif kept[at].sequence > last:
+            last = kept[at].sequence
+    if taken:
+        producer.last = last
+
+
+cdef void frame_apply(core_t* core, uint64_t position) noexcept nogil:
+    """Apply the control records and the sequence numbers of a written frame."""
+    cdef uint64_t salt, at, end
+    cdef const uint8_t* base = segment_map(core, position >> 32, &salt)
+    cdef const record_t* record
+    if base == NULL:
+        return
+    at = position & BYTE
+    end = at + (<const frame_t*>(base + at)).size
+    at += sizeof(frame_t)
+    while at < end:
+        record = <const record_t*>(base + at)
+        if record.type == RECORD_MESSAGE:
+            producer_note(core, record)
+        else:
+            apply_control(core, record)
+        at += record_size(record)

@@ -1,0 +1,407 @@
+# Staging and group commit. Callers stage operations into a lane's filling round; whoever commits swaps the round
+# out, takes the store lock once, assigns positions and offsets, writes one frame with one pwrite and publishes
+# written; then one fdatasync, led by one process for all, publishes durable.
+#
+# Invariants: visible <= durable <= written. A round is written by one commit and never changed after. After a
+# failed write or fsync the store is poisoned: nothing is appended, nothing is retried.
+
+cdef enum:
+    KIND_APPEND = 0
+    KIND_CONFIRM = 1
+    KIND_SEEK = 2
+    KIND_QUEUE = 3
+    KIND_QUEUE_DELETE = 4
+    KIND_GROUP = 5
+    KIND_TRIM = 6
+    KIND_LEASE = 7
+
+cdef struct round_t:
+    uint8_t* buffer             # a frame header's room, then whole records
+    uint64_t size, room
+    operation_t* operations
+    uint32_t count, places
+    uint32_t messages
+    uint32_t disk               # operations that wait for the disk
+    uint32_t claims             # direct callers yet to read their result
+    uint32_t finished
+    uint32_t drained
+    uint64_t end
+    round_t* next
+
+cdef round_t* round_new() noexcept nogil:
+    cdef round_t* round = <round_t*>calloc(1, sizeof(round_t))
+    if round == NULL:
+        return NULL
+    round.room = 1 << 16
+    round.places = 256
+    round.buffer = <uint8_t*>malloc(round.room)
+    round.operations = <operation_t*>malloc(round.places * sizeof(operation_t))
+    if round.buffer == NULL or round.operations == NULL:
+        round_free(round)
+        return NULL
+    round.size = sizeof(frame_t)
+    return round
+
+
+cdef void round_free(round_t* round) noexcept nogil:
+    if round != NULL:
+        free(round.buffer)
+        free(round.operations)
+        free(round)
+
+
+cdef void round_clear(round_t* round) noexcept nogil:
+    round.size = sizeof(frame_t)
+    round.count = 0
+    round.messages = 0
+    round.disk = 0
+    round.claims = 0
+    round.finished = 0
+    round.drained = 0
+    round.next = NULL
+
+
+cdef int round_reserve(round_t* round, uint64_t bytes) noexcept nogil:
+    """Room for one more operation of so many bytes; False when memory is out."""
+    cdef uint64_t room = round.room
+    cdef void* wider
+    while room - round.size < bytes:
+        room *= 2
+    if room != round.room:
+        wider = realloc(round.buffer, room)
+        if wider == NULL:
+            return False
+        round.buffer = <uint8_t*>wider
+        round.room = room
+    if round.count == round.places:
+        wider = realloc(round.operations, 2 * round.places * sizeof(operation_t))
+        if wider == NULL:
+            return False
+        round.operations = <operation_t*>wider
+        round.places *= 2
+    return True
+
+
+cdef inline record_t* record_stage(core_t* core, round_t* round, int kind, uint64_t producer, uint64_t sequence,
+                                   const uint8_t* ext, uint16_t ext_size, const uint8_t* body,
+                                   uint32_t body_size) noexcept nogil:
+    """Copy a record behind the round's others, its payload hashed (the hash waits in check)."""
+    cdef record_t* record = <record_t*>(round.buffer + round.size)
+    cdef uint8_t* to = <uint8_t*>(record + 1)
+    cdef uint8_t* start = to
+    memset(record, 0, sizeof(record_t))
+    record.type = <uint8_t>kind
+    record.ext_size = ext_size
+    record.body_size = body_size
+    if sequence:
+        record.flags = RECORD_SEQUENCED
+        (<uint64_t*>to)[0] = producer
+        (<uint64_t*>to)[1] = sequence
+        to += 16
+    if ext_size:
+        memcpy(to, ext, ext_size)
+        to += ext_size
+    if body_size:
+        memcpy(to, body, body_size)
+        to += body_size
+    record.check = xxh3(start, to - start, core.salt)
+    while (<size_t>to) & 7:
+        to[0] = 0
+        to += 1
+    round.size = to - round.buffer
+    return record
+
+
+cdef inline operation_t* operation_stage(round_t* round, uint64_t cookie, int kind, uint32_t queue, uint32_t count,
+                                         uint8_t durability, uint64_t position) noexcept nogil:
+    cdef operation_t* operation = round.operations + round.count
+    memset(operation, 0, sizeof(operation_t))
+    operation.cookie = cookie
+    operation.kind = <uint8_t>kind
+    operation.queue = queue
+    operation.count = count
+    operation.durability = durability
+    operation.position = position
+    round.count += 1
+    round.messages += count
+    round.disk += durability
+    return operation
+
+
+cdef void round_fail(round_t* round, uint8_t verdict) noexcept nogil:
+    cdef uint32_t at
+    for at in range(round.count):
+        round.operations[at].verdict = verdict
+
+
+cdef void poison(core_t* core) noexcept nogil:
+    store32(&core.control.poisoned, 1)
+    add32(&core.control.durable_word, 1)
+    futex_wake(&core.control.durable_word)
+    futex_wake(&core.control.arrival_word)
+
+
+cdef int log_sync(core_t* core) noexcept nogil:
+    """fdatasync the segment written to. 0 or errno."""
+    cdef int fd = write_file(core)
+    cdef int failed = faulty(core, 2)
+    if fd < 0:
+        return EIO
+    if failed == 0 and fdatasync(fd):
+        failed = errno
+    if failed == 0:
+        trace(core, 2, core.write_number << 32, NULL, 0)
+    add64(&core.control.fsyncs, 1)
+    return failed
+
+
+cdef void durable_raise(core_t* core, uint64_t mark) noexcept nogil:
+    """Publish that everything below mark is on disk. Under the sync lock."""
+    if mark > load64(&core.control.durable):
+        store64(&core.control.durable, mark)
+        add32(&core.control.durable_word, 1)
+        futex_wake(&core.control.durable_word)
+        add32(&core.control.arrival_word, 1)
+        if load32(&core.control.receivers):
+            futex_wake(&core.control.arrival_word)
+
+
+cdef int make_durable(core_t* core, uint64_t target) noexcept nogil:
+    """Wait until everything below target is on disk, leading the fsync if nobody else does. DONE or POISONED."""
+    cdef control_t* control = core.control
+    cdef uint32_t seen
+    cdef uint64_t mark
+    while True:
+        seen = load32(&control.durable_word)
+        if load64(&control.durable) >= target:
+            return DONE
+        if load32(&control.poisoned):
+            return POISONED
+        if mutex_try(&control.sync_lock) >= 0:
+            # A roll changes the segment only under this lock, so mark lies in the segment that is synced.
+            if load64(&control.durable) < target and not load32(&control.poisoned):
+                mark = load64(&control.written)
+                if log_sync(core):
+                    poison(core)
+                else:
+                    durable_raise(core, mark)
+            pthread_mutex_unlock(&control.sync_lock)
+        else:
+            futex_wait(&control.durable_word, seen, 5000)
+
+
+cdef int log_roll(core_t* core) noexcept nogil:
+    """Go on in the next segment; the old one is on disk first. Under the store lock. DONE, STORE_FULL or POISONED."""
+    cdef control_t* control = core.control
+    cdef int failed
+    cdef uint64_t end = load64(&control.written)
+    if segment_prepared(core) == 0:
+        return STORE_FULL
+    mutex_lock(&control.sync_lock)
+    failed = log_sync(core)
+    if failed == 0:
+        durable_raise(core, end)
+        failed = segment_begin(core, control.segment + 1, end)
+        if failed == 0:
+            durable_raise(core, load64(&control.written))
+    if failed:
+        poison(core)
+    pthread_mutex_unlock(&control.sync_lock)
+    return POISONED if failed else DONE
+
+
+cdef bint segment_prepared(core_t* core) noexcept nogil:
+    if load64(&core.control.prepared) <= load64(&core.control.segment):
+        if segment_prepare(core):
+            store32(&core.control.full, 1)
+    return load64(&core.control.prepared) > load64(&core.control.segment)
+
+
+cdef void store_lock(core_t* core) noexcept nogil:
+    if mutex_lock(&core.control.store_lock):
+        state_undo(core)
+
+
+cdef void round_commit(core_t* core, round_t* round) noexcept nogil:
+    """Write the round as one frame and publish it; each operation gets its verdict and result."""
+    cdef control_t* control = core.control
+    cdef int verdict = DONE
+    store_lock(core)
+    if load32(&control.poisoned):
+        verdict = POISONED
+    elif core.segment_size - (control.written & BYTE) < round.size:
+        verdict = log_roll(core)
+    if verdict == DONE and index_reserve(core, round.messages // LEAF + 4 * <uint64_t>round.count + 8):
+        verdict = STORE_FULL
+    if verdict == DONE:
+        control.inside = 1
+        round_assign(core, round)
+        verdict = round_write(core, round)
+        control.inside = 0
+    else:
+        round_fail(round, <uint8_t>verdict)
+    round.end = load64(&control.written)
+    pthread_mutex_unlock(&control.store_lock)
+
+
+cdef void round_assign(core_t* core, round_t* round) noexcept nogil:
+    """Positions, offsets, times and checks for everything in the round, and the index entries of its messages."""
+    cdef control_t* control = core.control
+    cdef frame_t* frame = <frame_t*>round.buffer
+    cdef uint64_t start = control.written
+    cdef uint64_t now = clock_us()
+    cdef uint64_t at
+    cdef uint64_t chain = 0
+    cdef uint32_t index, within
+    cdef uint32_t records = 0
+    cdef operation_t* operation
+    cdef record_t* record
+    cdef queue_t* queue
+    if now < control.last_us:
+        now = control.last_us
+    control.last_us = now
+    for index in range(round.count):
+        operation = round.operations + index
+        at = operation.position
+        queue = NULL
+        if operation.kind == KIND_APPEND:
+            queue = operation_admit(core, operation, <record_t*>(round.buffer + at))
+        else:
+            operation_prepare(core, operation, <record_t*>(round.buffer + at), now)
+        for within in range(operation.count if operation.kind == KIND_APPEND else 1):
+            record = <record_t*>(round.buffer + at)
+            record.position = start + at
+            record.stored_us = now
+            if queue != NULL:
+                record.queue = operation.queue
+                record.offset = queue.next
+            elif operation.kind == KIND_APPEND:
+                record.type = RECORD_SKIP
+            record_seal(record, record.check, control.salt)
+            if queue != NULL:
+                message_append(core, queue, record)
+            chain = xxh3(&record.check, 8, chain)
+            at += record_size(record)
+            records += 1
+    frame.magic = FRAME_MAGIC
+    frame.count = records
+    frame.position = start
+    frame.size = round.size
+    frame.sequence = control.sequence
+    frame.epoch = control.epoch
+    frame.durable = load64(&control.durable)
+    frame.chain = chain
+    frame.check = xxh3(frame, 56, core.salt ^ control.salt)
+
+
+cdef queue_t* operation_admit(core_t* core, operation_t* operation, record_t* record) noexcept nogil:
+    """The queue to append to; NULL with the reason in the operation if it shall not be."""
+    cdef queue_t* queue = find_queue(core, operation.queue)
+    if queue == NULL:
+        operation.verdict = NOT_FOUND
+    elif core.control.full:
+        operation.verdict = STORE_FULL
+        queue = NULL
+    elif operation.sequence and producer_stored(core, operation.producer, operation.sequence, &operation.offset):
+        operation.duplicate = 1
+        queue = NULL
+    elif operation.sequence:
+        # Noted at once, so that a second copy in the same round is seen; a frame that fails poisons the store.
+        operation.offset = queue.next
+        sequence_note(core, operation)
+    else:
+        operation.offset = queue.next
+    return queue
+
+
+cdef void sequence_note(core_t* core, operation_t* operation) noexcept nogil:
+    cdef producer_t* producer = producer_find(core, operation.producer, True, core.control.last_us)
+    cdef sequenced_t* kept
+    if producer != NULL:
+        kept = <sequenced_t*>arena_page(core, producer.ring) + operation.sequence % REMEMBERED
+        kept.sequence = operation.sequence
+        kept.offset = operation.offset
+        kept.position = core.control.written
+        producer.last = operation.sequence
+        producer.used_us = core.control.last_us
+
+
+cdef void operation_prepare(core_t* core, operation_t* operation, record_t* record, uint64_t now) noexcept nogil:
+    """Fill in what only the holder of the lock can know; a refusal turns the record into a SKIP."""
+    cdef uint32_t bucket
+    cdef uint32_t found
+    cdef const char* name = <const char*>record_body(record)
+    record.queue = operation.queue
+    record.offset = operation.offset
+    if operation.kind == KIND_QUEUE:
+        found = name_find(core, 0, name, record.body_size, &bucket)
+        operation.duplicate = found != 0
+        if found == 0:
+            found = queue_id_next(core)
+            record.queue = found
+            if found:
+                # The id must be taken before another operation of this round asks for the next.
+                queue_apply(core, found, name, record.body_size, now, core.control.written)
+        else:
+            record.type = RECORD_SKIP
+        operation.offset = found
+    elif operation.kind == KIND_GROUP:
+        found = name_find(core, operation.queue, name + 8, record.body_size - 8, &bucket)
+        operation.duplicate = found != 0
+        if found == 0 and find_queue(core, operation.queue) != NULL:
+            found = group_id_next(core)
+            record.offset = found
+            if found:
+                group_apply(core, found, operation.queue, (<const uint64_t*>name)[0], name + 8,
+                            record.body_size - 8, core.control.written)
+        else:
+            record.type = RECORD_SKIP
+        operation.offset = found
+    elif (operation.kind == KIND_QUEUE_DELETE or operation.kind == KIND_TRIM) \
+            and find_queue(core, operation.queue) == NULL:
+        operation.verdict = NOT_FOUND
+        record.type = RECORD_SKIP
+    if (operation.kind == KIND_QUEUE or operation.kind == KIND_GROUP) and operation.offset == 0:
+        operation.verdict = STORE_FULL if find_queue(core, operation.queue) != NULL \
+            or operation.kind == KIND_QUEUE else NOT_FOUND
+        record.type = RECORD_SKIP
+
+
+cdef int round_write(core_t* core, round_t* round) noexcept nogil:
+    """One pwrite; then the frame counts. DONE or POISONED."""
+    cdef control_t* control = core.control
+    cdef uint64_t start = control.written
+    cdef int fd = write_file(core)
+    cdef int failed = faulty(core, 1)
+    cdef uint32_t index
+    cdef operation_t* operation
+    if fd < 0:
+        failed = EIO
+    if failed == 0:
+        failed = write_all(fd, round.buffer, round.size, start & BYTE)
+    if failed:
+        poison(core)
+        round_fail(round, POISONED)
+        return POISONED
+    trace(core, 1, start, round.buffer, round.size)
+    control.last_frame = start
+    control.inside = 2
+    control.sequence += 1
+    control.frames += 1
+    control.bytes_written += round.size
+    control.messages += round.messages
+    store64(&control.written, start + round.size)
+    for index in range(round.count):
+        operation = round.operations + index
+        if operation.kind != KIND_APPEND:
+            apply_control(core, <record_t*>(round.buffer + operation.position))
+    return DONE
+
+
+cdef void round_finish(core_t* core, round_t* round) noexcept nogil:
+    """Wait for the disk if anything in the round asks for it."""
+    cdef uint32_t index
+    if round.disk and make_durable(core, round.end) != DONE:
+        for index in range(round.count):
+            if round.operations[index].durability and round.operations[index].verdict == DONE:
+                round.operations[index].verdict = POISONED

@@ -1,0 +1,326 @@
+# Shared memory: one mapped file "control" with the marks, the locks and the state of the store, and one mapped
+# file "index". All processes that have the store open see the same bytes. Nothing here is trusted after an
+# exclusive open: recovery makes it anew from the checkpoint and the log.
+
+cdef extern from "os.h" nogil:
+    ctypedef struct pthread_mutex_t:
+        pass
+    ctypedef struct pthread_cond_t:
+        pass
+    ctypedef unsigned long pthread_t
+    int pthread_mutex_init(pthread_mutex_t*, void*)
+    int pthread_mutex_lock(pthread_mutex_t*)
+    int pthread_mutex_unlock(pthread_mutex_t*)
+    uint64_t load64(const uint64_t*)
+    void store64(uint64_t*, uint64_t)
+    uint32_t load32(const uint32_t*)
+    void store32(uint32_t*, uint32_t)
+    uint32_t add32(uint32_t*, int)
+    uint64_t add64(uint64_t*, int64_t)
+    void futex_wait(uint32_t*, uint32_t, int64_t)
+    void futex_wake(uint32_t*)
+    int mutex_shared_init(pthread_mutex_t*)
+    int mutex_lock(pthread_mutex_t*)
+    int mutex_try(pthread_mutex_t*)
+    uint64_t clock_us()
+    int file_lock(int fd, int kind, int wait)
+    int write_all(int fd, const void* bytes, size_t size, int64_t at)
+    int file_grow(int fd, int64_t size)
+    uint64_t siphash(const uint64_t* key, const uint64_t* words, int count)
+    int F_RDLCK, F_WRLCK, F_UNLCK
+    void* mmap(void*, size_t, int, int, int, int64_t)
+    int munmap(void*, size_t)
+    int c_open "open"(const char*, int, int)
+    int c_close "close"(int)
+    int fdatasync(int)
+    int fsync(int)
+    int rename(const char*, const char*)
+    int64_t pread(int, void*, size_t, int64_t)
+    int ftruncate(int, int64_t)
+    int PROT_READ, PROT_WRITE, MAP_SHARED, MAP_NORESERVE
+    int O_RDONLY, O_RDWR, O_CREAT, O_TRUNC, O_CLOEXEC, O_DIRECTORY, O_EXCL
+    void* MAP_FAILED
+
+cdef enum:
+    PAGE = 4096
+    QUEUES = 131072             # slots; a queue's id is generation << 17 | slot
+    QUEUE_BITS = 17
+    GROUPS = 262144             # slots; a group's id is generation << 18 | slot
+    GROUP_BITS = 18
+    PRODUCERS = 16384
+    STRIPES = 64
+    NAME_SIZE = 128
+    NAME_BUCKETS = 524288      # u32 each: queues and groups in one table
+
+cdef enum:
+    CONTROL_VERSION = 1
+    HEADER_BYTES = 65536
+
+cdef struct child_t:
+    # One subtree of the delivery state of a group.
+    uint32_t page               # 0: nothing there; FULL: everything confirmed
+    uint32_t done               # leaf: confirmed slots; node: full children
+    uint64_t ready              # messages that may be taken at once
+    uint64_t due                # no lease or delay in it ends before this; NEVER
+    uint64_t waiting            # leased or delayed
+
+cdef struct queue_t:
+    uint32_t id                 # 0: the slot is free
+    uint32_t generation
+    uint64_t defined            # position of the record that made it
+    uint64_t next               # offset of the next message
+    uint64_t first              # messages below were purged
+    uint64_t last_us
+    uint64_t created_us
+    uint64_t bytes
+    uint64_t tree               # of the index: height << 32 | root page, one word so that readers need no lock
+    uint32_t leaf               # the page of the last leaf
+    uint32_t group              # the queue's own group
+    uint32_t name_size
+    char name[128]
+
+cdef struct group_t:
+    uint32_t id
+    uint32_t generation         # changes with each seek: older confirmations no longer count
+    uint32_t slot_generation
+    uint32_t queue
+    uint64_t defined
+    uint64_t floor              # all below are confirmed
+    uint64_t cursor             # none from here on was ever taken
+    child_t root
+    uint32_t height
+    uint32_t nonce
+    uint32_t name_size
+    char name[128]
+
+cdef struct producer_t:
+    uint64_t id
+    uint64_t last
+    uint64_t used_us
+    uint32_t ring               # arena page of the last sequence numbers
+    uint32_t spare
+
+cdef struct state_t:
+    # The image a checkpoint saves, with the tables and the arena behind it.
+    uint64_t queue_slots        # used at some time
+    uint64_t group_slots
+    uint64_t queue_live
+    uint64_t group_live
+    uint64_t producer_slots
+    uint64_t arena_pages        # handed out at some time, page 0 never
+    uint64_t arena_free         # list of freed pages
+    uint64_t index_pages
+    uint64_t queue_free         # slot + 1 of a deleted queue, chained through group
+    uint64_t spare[7]
+
+cdef struct control_t:
+    uint64_t magic
+    uint32_t version
+    uint32_t ready              # 1 once recovery finished
+    uint64_t epoch
+    uint64_t written            # position after the last written frame
+    uint64_t durable            # position after the last frame known to be on disk
+    uint64_t sequence           # of the next frame
+    uint64_t last_us
+    uint64_t segment            # number of the segment written to
+    uint64_t prepared           # number of the last segment that exists
+    uint32_t poisoned
+    uint32_t full
+    uint32_t durable_word       # futex: durable grew
+    uint32_t arrival_word       # futex: grows like durable_word, woken only if receivers wait
+    uint32_t receivers          # processes or threads waiting on arrival_word
+    uint32_t inside             # the store lock's holder: 1 assigns and writes, 2 applies the frame it wrote
+    uint64_t last_frame
+    uint64_t checkpoint         # position of the last checkpoint
+    uint64_t tables_allocated[4]
+    uint64_t index_allocated
+    uint64_t frames
+    uint64_t fsyncs
+    uint64_t bytes_written
+    uint64_t corrupt
+    uint64_t messages
+    uint64_t salt               # of the segment written to
+    pthread_mutex_t store_lock
+    pthread_mutex_t sync_lock
+    pthread_mutex_t arena_lock
+    pthread_mutex_t prepare_lock
+    pthread_mutex_t checkpoint_lock
+    pthread_mutex_t stripes[64]
+    state_t state
+
+cdef struct mapped_t:
+    uint64_t number
+    uint8_t* base
+    uint64_t salt
+
+cdef struct core_t:
+    # One process's view of an open store.
+    control_t* control
+    uint8_t* base               # of the control map
+    queue_t* queues
+    group_t* groups
+    producer_t* producers
+    uint32_t* names
+    uint8_t* arena
+    uint8_t* index
+    int control_fd, index_fd, lock_fd, directory_fd
+    uint64_t segment_size
+    uint64_t salt               # of the store: seeds the hash of a body
+    uint64_t key[2]             # of the receipts
+    uint8_t id[16]
+    char path[3072]
+    pthread_mutex_t maps_lock
+    mapped_t* maps
+    uint32_t map_count, map_room
+    uint64_t pins
+    int write_fd
+    uint64_t write_number
+    uint32_t closed
+    uint32_t fault_kind         # for tests: 1 pwrite, 2 fdatasync, 3 segment creation
+    int fault_errno
+    uint64_t fault_after
+    int trace_fd                # for tests: every pwrite and fdatasync of the log, -1 none
+
+cdef uint64_t BYTE = 0xFFFFFFFF     # of a position: the byte in its segment
+cdef uint64_t NEVER = 0xFFFFFFFFFFFFFFFF
+cdef uint32_t FULL = 0xFFFFFFFF
+cdef uint64_t CONTROL_MAGIC = 0x314c525453544e50
+cdef uint64_t QUEUES_AT = HEADER_BYTES
+cdef uint64_t GROUPS_AT = QUEUES_AT + QUEUES * <uint64_t>256
+cdef uint64_t PRODUCERS_AT = GROUPS_AT + GROUPS * <uint64_t>256
+cdef uint64_t NAMES_AT = PRODUCERS_AT + PRODUCERS * <uint64_t>64
+cdef uint64_t ARENA_AT = NAMES_AT + NAME_BUCKETS * <uint64_t>4
+cdef uint64_t CONTROL_ROOM = <uint64_t>64 << 30     # virtual, not memory
+cdef uint64_t INDEX_ROOM = <uint64_t>1 << 40
+
+assert sizeof(queue_t) <= 256 and sizeof(group_t) <= 256 and sizeof(control_t) <= HEADER_BYTES
+assert sizeof(child_t) == 32 and sizeof(producer_t) <= 64
+
+
+cdef queue_t* queue_slot(core_t* core, uint32_t slot) noexcept nogil:
+    return <queue_t*>(core.base + QUEUES_AT + slot * <uint64_t>256)
+
+
+cdef group_t* group_slot(core_t* core, uint32_t slot) noexcept nogil:
+    return <group_t*>(core.base + GROUPS_AT + slot * <uint64_t>256)
+
+
+cdef producer_t* producer_slot(core_t* core, uint32_t slot) noexcept nogil:
+    return <producer_t*>(core.base + PRODUCERS_AT + slot * <uint64_t>64)
+
+
+cdef queue_t* find_queue(core_t* core, uint32_t id) noexcept nogil:
+    """The live queue of this id, or NULL."""
+    cdef queue_t* queue = queue_slot(core, id & (QUEUES - 1))
+    if (id & (QUEUES - 1)) >= load64(&core.control.state.queue_slots) or queue.id != id or id == 0:
+        return NULL
+    return queue
+
+
+cdef group_t* find_group(core_t* core, uint32_t id) noexcept nogil:
+    """The live group of this id, or NULL."""
+    cdef group_t* group = group_slot(core, id & (GROUPS - 1))
+    if (id & (GROUPS - 1)) >= load64(&core.control.state.group_slots) or group.id != id or id == 0:
+        return NULL
+    return group
+
+
+cdef pthread_mutex_t* stripe(core_t* core, uint32_t group) noexcept nogil:
+    return &core.control.stripes[group % STRIPES]
+
+
+cdef int reach(core_t* core, int table, uint64_t end) noexcept nogil:
+    """Make the table's bytes up to end backed by disk blocks, so that a store to them cannot fault. 0 or errno.
+
+    table: 0 queues, 1 groups, 2 producers and names, 3 arena; end counts from the start of the control file.
+    """
+    cdef uint64_t step = 1 << 20
+    cdef int failed
+    if end <= core.control.tables_allocated[table]:
+        return 0
+    end = (end + step - 1) // step * step
+    failed = file_grow_range(core.control_fd, core.control.tables_allocated[table], end)
+    if failed == 0:
+        core.control.tables_allocated[table] = end
+    return failed
+
+
+cdef extern from *:
+    """
+    static inline int file_grow_range(int fd, uint64_t from, uint64_t end) {
+        int failed;
+        do failed = fallocate(fd, 0, (off_t)from, (off_t)(end - from)) ? errno : 0; while (failed == EINTR);
+        return failed;
+    }
+    """
+    int file_grow_range(int fd, uint64_t start, uint64_t end) nogil
+
+
+cdef uint8_t* arena_page(core_t* core, uint32_t page) noexcept nogil:
+    return core.arena + <uint64_t>page * PAGE
+
+
+cdef uint32_t arena_take(core_t* core) noexcept nogil:
+    """A zeroed page, or 0 when the disk is full."""
+    cdef state_t* state = &core.control.state
+    cdef uint32_t page
+    mutex_lock(&core.control.arena_lock)
+    page = <uint32_t>state.arena_free
+    if page:
+        # A holder who died between these lines leaks one page until the next recovery.
+        state.arena_free = (<uint32_t*>arena_page(core, page))[0]
+    elif reach(core, 3, ARENA_AT + (state.arena_pages + 2) * PAGE) == 0:
+        state.arena_pages += 1
+        page = <uint32_t>state.arena_pages
+    pthread_mutex_unlock(&core.control.arena_lock)
+    if page:
+        memset(arena_page(core, page), 0, PAGE)
+    return page
+
+
+cdef void arena_give(core_t* core, uint32_t page) noexcept nogil:
+    mutex_lock(&core.control.arena_lock)
+    (<uint32_t*>arena_page(core, page))[0] = <uint32_t>core.control.state.arena_free
+    core.control.state.arena_free = page
+    pthread_mutex_unlock(&core.control.arena_lock)
+
+
+# Names: open addressing; a bucket holds 0, GONE, a queue's slot + 1, or a group's slot + 1 with bit 31 set.
+cdef uint32_t GONE = 0x7FFFFFFF
+cdef uint32_t OF_GROUP = 0x80000000
+
+
+cdef uint32_t name_bucket(core_t* core, uint32_t queue, const char* name, uint32_t size) noexcept nogil:
+    return <uint32_t>(xxh3(name, size, queue) & (NAME_BUCKETS - 1))
+
+
+cdef uint32_t name_find(core_t* core, uint32_t queue, const char* name, uint32_t size, uint32_t* bucket) noexcept nogil:
+    """The id of a queue (queue = 0) or of a group of that queue; 0 when there is none."""
+    cdef uint32_t at = name_bucket(core, queue, name, size)
+    cdef uint32_t held
+    cdef queue_t* found
+    cdef group_t* group
+    while True:
+        held = load32(&core.names[at])
+        if held == 0:
+            return 0
+        if held != GONE:
+            if queue == 0 and not held & OF_GROUP:
+                found = queue_slot(core, held - 1)
+                if found.id and found.name_size == size and memcmp(found.name, name, size) == 0:
+                    bucket[0] = at
+                    return found.id
+            elif queue and held & OF_GROUP:
+                group = group_slot(core, (held & ~OF_GROUP) - 1)
+                if group.queue == queue and group.id and group.name_size == size \
+                        and memcmp(group.name, name, size) == 0:
+                    bucket[0] = at
+                    return group.id
+        at = (at + 1) & (NAME_BUCKETS - 1)
+
+
+cdef void name_put(core_t* core, uint32_t queue, const char* name, uint32_t size, uint32_t held) noexcept nogil:
+    cdef uint32_t at = name_bucket(core, queue, name, size)
+    while core.names[at] != 0 and core.names[at] != GONE:
+        at = (at + 1) & (NAME_BUCKETS - 1)
+    store32(&core.names[at], held)

@@ -1,0 +1,39 @@
+# cython: language_level=3
+"""The storage engine's one translation unit; the parts stand beside it, in the order of dependence."""
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.string cimport memcmp, memcpy, memset, strlen
+from libc.stdio cimport snprintf
+from libc.errno cimport errno, EIO, ENOSPC
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+
+import ctypes
+import os
+import threading
+import weakref
+
+import numpy as np
+import xxhash
+
+from penstock.engine.errors import (
+    CorruptionError, EngineError, InvalidError, QueueNotFoundError, StoreBusyError,
+    StoreClosedError, StoreFullError, StoreLockedError, StorePoisonedError, TooLargeError,
+)
+
+include "_checksum.pxi"     # one hash for every range
+include "_control.pxi"      # shared memory: marks, tables, locks
+include "_segment.pxi"      # log files: create, map, roll
+include "_record.pxi"       # encode and judge records and frames
+include "_index.pxi"        # offset -> position
+include "_delivery.pxi"     # leases and confirmations of a group
+include "_apply.pxi"        # what a record does to the state
+include "_commit.pxi"       # staging, group commit, durability
+include "_staging.pxi"    # lanes: who commits what is staged
+include "_take.pxi"       # receive, confirm, release, extend
+include "_recover.pxi"      # checkpoint and replay
+include "_batch.pxi"        # what a reader gets
+include "_store.pxi"        # Store, and the C face of it
+include "_queue.pxi"        # Queue, Consumer, AtomicBatch
+include "_lane.pxi"         # the event loop's face

@@ -1,0 +1,403 @@
+# Delivery state of one (queue, group). Offsets below floor are confirmed, from cursor on never taken; between them
+# stands a tree: a leaf page has 256 slots of 16 bytes, a node 128 children, each child with the sums of its subtree.
+# A leaf that is confirmed throughout is given back and leaves the mark FULL, so state is as large as what is in
+# flight, not as what is stored. All of it under the group's stripe lock.
+#
+# Invariants: 1. floor <= cursor. 2. A slot is LEASED, WAITING, READY or CONFIRMED if its offset was taken, else FRESH.
+# 3. child.ready and child.done are exact; child.due is at most the earliest deadline below it.
+
+cdef enum:
+    SLOTS = 256
+    CHILDREN = 128
+
+cdef enum:
+    FRESH = 0
+    LEASED = 1
+    WAITING = 2                 # given back with a delay
+    READY = 3
+    CONFIRMED = 4
+
+cdef enum:
+    HEIGHT_LIMIT = 7            # 256 * 128^7 offsets: beyond any count
+
+cdef struct slot_t:
+    uint64_t until_us
+    uint32_t nonce
+    uint16_t attempts
+    uint8_t state
+    uint8_t spare
+
+cdef struct path_t:
+    # From the root to a leaf: the child entries passed.
+    child_t* child[8]
+    slot_t* slot
+
+
+cdef inline uint64_t tree_span(uint32_t height) noexcept nogil:
+    """How many offsets a tree of this height holds."""
+    cdef uint64_t span = SLOTS
+    while height:
+        span *= CHILDREN
+        height -= 1
+    return span
+
+
+cdef int tree_widen(core_t* core, group_t* group, uint64_t offset) noexcept nogil:
+    """Make the tree high enough for an offset. DONE or STORE_FULL."""
+    cdef uint32_t page
+    cdef child_t* first
+    while offset >= tree_span(group.height):
+        if group.root.page == 0:
+            group.height += 1
+            continue
+        page = arena_take(core)
+        if page == 0:
+            return STORE_FULL
+        first = <child_t*>arena_page(core, page)
+        first[0] = group.root
+        group.root.page = page
+        group.root.done = 1 if first.page == FULL else 0
+        group.height += 1
+    return DONE
+
+
+cdef int tree_find(core_t* core, group_t* group, uint64_t offset, bint make, path_t* path) noexcept nogil:
+    """The path to an offset's slot. DONE; NOT_FOUND if it is FULL or absent; STORE_FULL if no page could be had."""
+    cdef uint32_t level = group.height
+    cdef child_t* child = &group.root
+    cdef uint64_t span = tree_span(level)
+    cdef uint64_t base, at
+    cdef slot_t* slots
+    if offset >= span:
+        if not make or tree_widen(core, group, offset) != DONE:
+            return STORE_FULL if make else NOT_FOUND
+        level = group.height
+        span = tree_span(level)
+    while True:
+        path.child[level] = child
+        if child.page == FULL:
+            return NOT_FOUND
+        if child.page == 0:
+            if not make:
+                return NOT_FOUND
+            at = arena_take(core)
+            if at == 0:
+                return STORE_FULL
+            child.page = <uint32_t>at
+            child.due = NEVER
+            child.done = 0
+            child.ready = 0
+            child.waiting = 0
+            if level == 0:
+                # Slots below the floor will never be taken: they must not keep the leaf from getting full.
+                base = offset // SLOTS * SLOTS
+                slots = <slot_t*>arena_page(core, child.page)
+                at = 0
+                while at < SLOTS and base + at < group.floor:
+                    slots[at].state = CONFIRMED
+                    at += 1
+                child.done = <uint32_t>at
+        if level == 0:
+            path.slot = <slot_t*>arena_page(core, child.page) + offset % SLOTS
+            return DONE
+        span //= CHILDREN
+        child = <child_t*>arena_page(core, child.page) + offset // span % CHILDREN
+        level -= 1
+
+
+cdef void tree_free(core_t* core, child_t* child, uint32_t height) noexcept nogil:
+    cdef uint32_t at
+    if child.page and child.page != FULL:
+        if height:
+            for at in range(CHILDREN):
+                tree_free(core, <child_t*>arena_page(core, child.page) + at, height - 1)
+        arena_give(core, child.page)
+    memset(child, 0, sizeof(child_t))
+    child.due = NEVER
+
+
+cdef inline void path_ready(group_t* group, path_t* path, int64_t change) noexcept nogil:
+    cdef uint32_t level
+    for level in range(group.height + 1):
+        path.child[level].ready += change
+
+
+cdef inline void path_waiting(group_t* group, path_t* path, int64_t change) noexcept nogil:
+    cdef uint32_t level
+    for level in range(group.height + 1):
+        path.child[level].waiting += change
+
+
+cdef inline void path_due(group_t* group, path_t* path, uint64_t due) noexcept nogil:
+    cdef uint32_t level
+    for level in range(group.height + 1):
+        if path.child[level].due > due:
+            path.child[level].due = due
+
+
+cdef void slot_confirm(core_t* core, group_t* group, path_t* path) noexcept nogil:
+    """Mark the slot confirmed; fold full leaves and nodes away."""
+    cdef uint32_t level = 0
+    cdef child_t* child = path.child[0]
+    if path.slot.state == READY:
+        path_ready(group, path, -1)
+    elif path.slot.state == LEASED or path.slot.state == WAITING:
+        path_waiting(group, path, -1)
+    path.slot.state = CONFIRMED
+    child.done += 1
+    if child.done < SLOTS:
+        return
+    while True:
+        arena_give(core, child.page)
+        child.page = FULL
+        child.due = NEVER
+        if level == group.height:
+            return
+        level += 1
+        child = path.child[level]
+        child.done += 1
+        if child.done < CHILDREN:
+            return
+
+
+cdef void floor_advance(core_t* core, group_t* group) noexcept nogil:
+    """Move the floor over what is confirmed."""
+    cdef path_t path
+    cdef int found
+    cdef uint32_t level
+    while group.floor < group.cursor:
+        found = tree_find(core, group, group.floor, False, &path)
+        if found == DONE:
+            if path.slot.state != CONFIRMED:
+                return
+            group.floor += 1
+            continue
+        # A FULL subtree is passed at once.
+        if not full_at(core, group, group.floor, &level):
+            return
+        group.floor = (group.floor // tree_span(level) + 1) * tree_span(level)
+        if group.floor > group.cursor:
+            group.floor = group.cursor
+
+
+cdef bint full_at(core_t* core, group_t* group, uint64_t offset, uint32_t* height) noexcept nogil:
+    """Whether the offset lies in a FULL subtree; its height."""
+    cdef uint32_t level = group.height
+    cdef child_t* child = &group.root
+    cdef uint64_t span = tree_span(level)
+    if offset >= span:
+        return False
+    while True:
+        if child.page == FULL:
+            height[0] = level
+            return True
+        if child.page == 0 or level == 0:
+            return False
+        span //= CHILDREN
+        child = <child_t*>arena_page(core, child.page) + offset // span % CHILDREN
+        level -= 1
+
+
+cdef uint64_t expire(core_t* core, child_t* child, uint32_t height, uint64_t now, int* budget) noexcept nogil:
+    """Make READY what is due below child; returns how many became so and puts child's sums right."""
+    cdef uint64_t count = 0
+    cdef uint64_t due = NEVER
+    cdef uint32_t at
+    cdef slot_t* slot
+    cdef child_t* below
+    if child.page == 0 or child.page == FULL or child.due > now or budget[0] <= 0:
+        return 0
+    if height == 0:
+        slot = <slot_t*>arena_page(core, child.page)
+        for at in range(SLOTS):
+            if slot[at].state == LEASED or slot[at].state == WAITING:
+                if slot[at].until_us <= now:
+                    slot[at].state = READY
+                    count += 1
+                elif slot[at].until_us < due:
+                    due = slot[at].until_us
+        budget[0] -= SLOTS
+    else:
+        below = <child_t*>arena_page(core, child.page)
+        for at in range(CHILDREN):
+            if below[at].page and below[at].page != FULL:
+                count += expire(core, below + at, height - 1, now, budget)
+                if below[at].due < due:
+                    due = below[at].due
+    child.ready += count
+    child.waiting -= count
+    child.due = due
+    return count
+
+
+cdef bint ready_first(core_t* core, group_t* group, path_t* path, uint64_t* offset) noexcept nogil:
+    """The lowest READY offset and the path to it."""
+    cdef uint32_t level = group.height
+    cdef child_t* child = &group.root
+    cdef uint64_t base = 0
+    cdef uint64_t span = tree_span(level)
+    cdef uint32_t at
+    cdef slot_t* slots
+    if child.page == 0 or child.page == FULL or child.ready == 0:
+        return False
+    while True:
+        path.child[level] = child
+        if level == 0:
+            slots = <slot_t*>arena_page(core, child.page)
+            for at in range(SLOTS):
+                if slots[at].state == READY:
+                    path.slot = slots + at
+                    offset[0] = base + at
+                    return True
+            return False
+        span //= CHILDREN
+        child = <child_t*>arena_page(core, child.page)
+        at = 0
+        while at < CHILDREN and (child.page == 0 or child.page == FULL or child.ready == 0):
+            child += 1
+            at += 1
+        if at == CHILDREN:
+            return False
+        base += at * span
+        level -= 1
+
+
+cdef void slot_lease(group_t* group, path_t* path, uint64_t until_us) noexcept nogil:
+    if path.slot.state == READY:
+        path_ready(group, path, -1)
+    path.slot.state = LEASED
+    path.slot.until_us = until_us
+    if path.slot.attempts < 65535:
+        path.slot.attempts += 1
+    group.nonce += 1
+    path.slot.nonce = group.nonce
+    path_waiting(group, path, 1)
+    path_due(group, path, until_us)
+
+
+cdef int settle(core_t* core, group_t* group, uint64_t offset, uint32_t nonce, uint64_t now, uint8_t state,
+                uint64_t until_us) noexcept nogil:
+    """What a receipt asks for: CONFIRMED, READY, WAITING or (extend) LEASED. DONE or STALE."""
+    cdef path_t path
+    if offset < group.floor or tree_find(core, group, offset, False, &path) != DONE:
+        return STALE
+    if path.slot.state != LEASED or path.slot.nonce != nonce or path.slot.until_us <= now:
+        return STALE
+    if state == CONFIRMED:
+        slot_confirm(core, group, &path)
+        if offset == group.floor:
+            floor_advance(core, group)
+    elif state == READY:
+        path_waiting(group, &path, -1)
+        path_ready(group, &path, 1)
+        path.slot.state = READY
+    else:
+        path.slot.state = state
+        path.slot.until_us = until_us
+        path_due(group, &path, until_us)
+    return DONE
+
+
+cdef void confirm_range(core_t* core, group_t* group, uint64_t start, uint64_t count) noexcept nogil:
+    """Replay of a confirmation: idempotent, whatever the slots' state is."""
+    cdef path_t path
+    cdef uint64_t offset
+    for offset in range(start, start + count):
+        if offset >= group.floor and tree_find(core, group, offset, True, &path) == DONE:
+            if path.slot.state != CONFIRMED:
+                slot_confirm(core, group, &path)
+        if offset >= group.cursor:
+            group_skip(core, group, offset)
+    floor_advance(core, group)
+
+
+cdef void group_skip(core_t* core, group_t* group, uint64_t offset) noexcept nogil:
+    """Put the cursor behind offset; what lies between and was never settled is READY."""
+    cdef path_t path
+    while group.cursor < offset:
+        if tree_find(core, group, group.cursor, True, &path) == DONE and path.slot.state == FRESH:
+            path.slot.state = READY
+            path_ready(group, &path, 1)
+        group.cursor += 1
+    group.cursor = offset + 1
+
+
+cdef void group_seek(core_t* core, group_t* group, uint64_t offset) noexcept nogil:
+    """Start again at an offset: whatever was leased or confirmed from there on comes again."""
+    group.generation += 1
+    group.floor = offset
+    group.cursor = offset
+    tree_free(core, &group.root, group.height)
+    group.height = 0
+
+
+cdef void lease_drop(core_t* core, child_t* child, uint32_t height) noexcept nogil:
+    """After a restart nobody holds a lease: what was leased or delayed is READY; sums are made anew."""
+    cdef uint32_t at
+    cdef slot_t* slot
+    cdef child_t* below
+    child.ready = 0
+    child.waiting = 0
+    child.due = NEVER
+    if child.page == 0 or child.page == FULL:
+        child.done = 0
+        return
+    child.done = 0
+    if height == 0:
+        slot = <slot_t*>arena_page(core, child.page)
+        for at in range(SLOTS):
+            if slot[at].state == LEASED or slot[at].state == WAITING:
+                slot[at].state = READY
+            child.ready += slot[at].state == READY
+            child.done += slot[at].state == CONFIRMED
+        return
+    below = <child_t*>arena_page(core, child.page)
+    for at in range(CHILDREN):
+        lease_drop(core, below + at, height - 1)
+        child.ready += below[at].ready
+        child.done += below[at].page == FULL
+
+
+cdef void sums_mend(core_t* core, child_t* child, uint32_t height) noexcept nogil:
+    """Make the sums anew from the slots: a holder of the stripe died in the middle of a change."""
+    cdef uint32_t at
+    cdef slot_t* slot
+    cdef child_t* below
+    child.ready = 0
+    child.waiting = 0
+    child.due = NEVER
+    if child.page == 0 or child.page == FULL:
+        return
+    child.done = 0
+    if height == 0:
+        slot = <slot_t*>arena_page(core, child.page)
+        for at in range(SLOTS):
+            child.ready += slot[at].state == READY
+            child.done += slot[at].state == CONFIRMED
+            if slot[at].state == LEASED or slot[at].state == WAITING:
+                child.waiting += 1
+                child.due = min(child.due, slot[at].until_us)
+        return
+    below = <child_t*>arena_page(core, child.page)
+    for at in range(CHILDREN):
+        sums_mend(core, below + at, height - 1)
+        child.ready += below[at].ready
+        child.waiting += below[at].waiting
+        child.done += below[at].page == FULL
+        child.due = min(child.due, below[at].due)
+
+
+cdef void stripe_lock(core_t* core, group_t* group) noexcept nogil:
+    """Take the group's lock; if its last holder died inside, mend every group it guards."""
+    cdef uint32_t slot
+    cdef group_t* other
+    if mutex_lock(stripe(core, group.id)) == 0:
+        return
+    for slot in range(core.control.state.group_slots):
+        other = group_slot(core, slot)
+        if other.id and stripe(core, other.id) == stripe(core, group.id):
+            sums_mend(core, &other.root, other.height)
+
+
+cdef void stripe_unlock(core_t* core, group_t* group) noexcept nogil:
+    pthread_mutex_unlock(stripe(core, group.id))

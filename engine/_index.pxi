@@ -1,0 +1,139 @@
+# The index of a queue: offset -> entry, a radix tree of 4 KiB pages in the one mapped file "index". A leaf has 128
+# entries, a node 1024 page numbers; page 0 is none. Entries are derived from the log and never evidence about it:
+# what counts is the queue's next offset, and a page is made exactly when its first offset is appended, so what an
+# older life of the store left in the file is never followed.
+
+cdef enum:
+    LEAF = 128
+    FAN = 1024
+
+
+cdef inline uint8_t* index_page(core_t* core, uint32_t page) noexcept nogil:
+    return core.index + <uint64_t>page * PAGE
+
+
+cdef int index_reserve(core_t* core, uint64_t pages) noexcept nogil:
+    """Back the next pages of the index with disk blocks. 0 or errno. Under the store lock."""
+    cdef uint64_t end = (core.control.state.index_pages + 1 + pages) * PAGE
+    cdef uint64_t step = 1 << 20
+    cdef int failed
+    if end <= core.control.index_allocated:
+        return 0
+    if core.control.index_allocated >= <uint64_t>64 << 20:
+        step = 64 << 20
+    end = (end + step - 1) // step * step
+    if end > INDEX_ROOM:
+        return ENOSPC
+    failed = file_grow_range(core.index_fd, core.control.index_allocated, end)
+    if failed == 0:
+        core.control.index_allocated = end
+    return failed
+
+
+cdef inline uint32_t index_take(core_t* core) noexcept nogil:
+    """A page out of what index_reserve made sure of."""
+    core.control.state.index_pages += 1
+    return <uint32_t>core.control.state.index_pages
+
+
+cdef entry_t* index_append(core_t* core, queue_t* queue) noexcept nogil:
+    """The place for the entry of offset queue.next. Under the store lock, after index_reserve."""
+    cdef uint64_t offset = queue.next
+    cdef uint64_t leaf = offset // LEAF
+    cdef uint32_t root = <uint32_t>queue.tree
+    cdef uint32_t height = queue.tree >> 32
+    cdef uint64_t span = 1
+    cdef uint32_t page, child, level
+    if offset % LEAF:
+        return <entry_t*>index_page(core, queue.leaf) + offset % LEAF
+    queue.leaf = index_take(core)
+    if offset == 0:
+        store64(&queue.tree, queue.leaf)
+        return <entry_t*>index_page(core, queue.leaf)
+    for level in range(height):
+        span *= FAN
+    if leaf == span:
+        # The tree is full: the old root becomes the first child of a new one.
+        page = index_take(core)
+        (<uint32_t*>index_page(core, page))[0] = root
+        root = page
+        height += 1
+        store64(&queue.tree, <uint64_t>height << 32 | root)
+        span *= FAN
+    page = root
+    span //= FAN
+    for level in range(height - 1):
+        # A node is new when the leaf is its first; what stands in the file then is not ours.
+        if leaf % span == 0:
+            child = index_take(core)
+            (<uint32_t*>index_page(core, page))[leaf // span % FAN] = child
+        else:
+            child = (<uint32_t*>index_page(core, page))[leaf // span % FAN]
+        page = child
+        span //= FAN
+    (<uint32_t*>index_page(core, page))[leaf % FAN] = queue.leaf
+    return <entry_t*>index_page(core, queue.leaf) + offset % LEAF
+
+
+cdef entry_t* index_leaf(core_t* core, queue_t* queue, uint64_t offset) noexcept nogil:
+    """The entries of the leaf that holds offset < queue.next; lock-free."""
+    cdef uint32_t height, page
+    cdef uint64_t leaf = offset // LEAF
+    cdef uint64_t span, tree
+    cdef uint32_t level
+    tree = load64(&queue.tree)
+    page = <uint32_t>tree
+    height = tree >> 32
+    span = 1
+    for level in range(height):
+        span *= FAN
+    while height:
+        span //= FAN
+        page = (<uint32_t*>index_page(core, page))[leaf // span % FAN]
+        height -= 1
+    return <entry_t*>index_page(core, page)
+
+
+cdef uint64_t visible_end(core_t* core, queue_t* queue) noexcept nogil:
+    """The offset up to which messages are on disk: what a consumer may see ends here."""
+    cdef uint64_t high = load64(&queue.next)
+    cdef uint64_t durable = load64(&core.control.durable)
+    cdef uint64_t low = queue.first
+    cdef uint64_t middle
+    cdef entry_t* leaf
+    if high <= low:
+        return high
+    leaf = index_leaf(core, queue, high - 1)
+    if leaf[(high - 1) % LEAF].position < durable:
+        return high
+    # Positions grow with offsets: search for the first that is not durable, near the end first.
+    middle = 64
+    while high - low > middle:
+        leaf = index_leaf(core, queue, high - middle)
+        if leaf[(high - middle) % LEAF].position < durable:
+            low = high - middle
+            break
+        high -= middle
+        middle *= 2
+    while low < high:
+        middle = low + (high - low) // 2
+        leaf = index_leaf(core, queue, middle)
+        if leaf[middle % LEAF].position < durable:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+cdef uint64_t offset_at_time(core_t* core, queue_t* queue, uint64_t time_us) noexcept nogil:
+    """The first offset stored at or after a time; times never fall within a queue."""
+    cdef uint64_t low = queue.first
+    cdef uint64_t high = load64(&queue.next)
+    cdef uint64_t middle
+    while low < high:
+        middle = low + (high - low) // 2
+        if index_leaf(core, queue, middle)[middle % LEAF].stored_us < time_us:
+            low = middle + 1
+        else:
+            high = middle
+    return low

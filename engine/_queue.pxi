@@ -1,0 +1,483 @@
+# Queue, Consumer and AtomicBatch: the engine's words for programs that embed it.
+
+
+cdef class SendReceipt:
+    """What an append returns."""
+    cdef readonly uint32_t queue
+    cdef readonly uint64_t offset
+    cdef readonly uint32_t count
+    cdef readonly bint duplicate
+    cdef bint disk
+
+    @property
+    def durability(self):
+        """The level reached: "disk" or "kernel"."""
+        return "disk" if self.disk else "kernel"
+
+    @property
+    def id(self):
+        """The first message's id, unique in the store."""
+        return f"{self.queue:08x}-{self.offset:016x}"
+
+    def __repr__(self):
+        return f"SendReceipt(id={self.id!r}, count={self.count}, durability={self.durability!r})"
+
+
+cdef SendReceipt receipt_of(operation_t* operation):
+    raise_verdict(operation.verdict, f"append to queue {operation.queue}")
+    cdef SendReceipt receipt = SendReceipt.__new__(SendReceipt)
+    receipt.queue = operation.queue
+    receipt.offset = operation.offset
+    receipt.count = operation.count
+    receipt.duplicate = operation.duplicate
+    receipt.disk = operation.durability
+    return receipt
+
+
+cdef void lane_claimed(lane_t* lane, round_t* round) noexcept nogil:
+    """A direct caller has read its result; the last one lets the round rest."""
+    pthread_mutex_lock(&lane.lock)
+    round.claims -= 1
+    if round.claims == 0:
+        lane_rest(lane, round)
+    pthread_mutex_unlock(&lane.lock)
+
+
+cdef int level_of(Store store, object durability) except -1:
+    if durability is None:
+        durability = store.durability
+    if durability == "disk":
+        return 1
+    if durability == "kernel":
+        return 0
+    raise InvalidError(f"durability is 'disk' or 'kernel', not {durability!r}")
+
+
+cdef Queue queue_new(Store store, str name, uint32_t id):
+    cdef Queue queue = Queue.__new__(Queue)
+    queue.store = store
+    queue.name = name
+    queue.id = id
+    return queue
+
+
+cdef class Queue:
+    """A queue of a store: appending, reading, its index and its groups."""
+    cdef readonly Store store
+    cdef readonly str name
+    cdef readonly uint32_t id
+
+    cdef SendReceipt commit(self, const uint8_t* bodies, const uint32_t* sizes, uint32_t count, uint64_t total,
+                            const uint8_t* ext, uint16_t ext_size, int level, uint64_t producer, uint64_t sequence):
+        """Append count bodies that stand one behind the other, as one operation."""
+        cdef core_t* core = live(self.store)
+        cdef lane_t* lane = <lane_t*>self.store.direct
+        cdef round_t* round = NULL
+        cdef operation_t result
+        cdef uint32_t place = 0
+        cdef int verdict
+        with nogil:
+            verdict = bodies_stage(core, lane, 0, self.id, level, producer, sequence, count, sizes, bodies, total,
+                                   ext, ext_size, True, &round, &place)
+            if verdict == DONE:
+                lane_direct(lane, round)
+                result = round.operations[place]
+                lane_claimed(lane, round)
+        raise_verdict(verdict, f"append to queue {self.name!r}")
+        return receipt_of(&result)
+
+    def append(self, body, *, bytes ext=b"", durability=None, uint64_t producer=0, uint64_t sequence=0):
+        """Append one message (any bytes-like object); returns when it has the durability asked for.
+
+        producer and sequence (1, 2, 3, …) make a repetition store it once. Raises StoreFullError,
+        StorePoisonedError, TooLargeError, QueueNotFoundError.
+        """
+        cdef Py_buffer view
+        cdef uint32_t size
+        cdef int level = level_of(self.store, durability)
+        if len(ext) > 65535:
+            raise TooLargeError(f"ext has {len(ext)} bytes, at most 65535")
+        PyObject_GetBuffer(body, &view, PyBUF_SIMPLE)
+        try:
+            if view.len > 0x7FFFFFFF:
+                raise TooLargeError(f"a body of {view.len} bytes")
+            size = <uint32_t>view.len
+            return self.commit(<const uint8_t*>view.buf, &size, 1, size, <const uint8_t*>PyBytes_AS_STRING(ext),
+                               <uint16_t>len(ext), level, producer, sequence)
+        finally:
+            PyBuffer_Release(&view)
+
+    def append_many(self, bodies, *, durability=None, uint64_t producer=0, uint64_t sequence=0):
+        """Append a sequence of bytes objects as one atomic operation."""
+        cdef list items = list(bodies)
+        sizes = np.fromiter(map(len, items), np.uint32, len(items))
+        return self.append_packed(b"".join(items), sizes, durability=durability, producer=producer,
+                                  sequence=sequence)
+
+    def append_packed(self, bodies, sizes, *, durability=None, uint64_t producer=0, uint64_t sequence=0):
+        """Append bodies that stand one behind the other in a buffer, as one atomic operation; sizes: uint32 array."""
+        cdef Py_buffer view
+        cdef const uint32_t[::1] lengths = np.ascontiguousarray(sizes, dtype=np.uint32)
+        cdef int level = level_of(self.store, durability)
+        if lengths.shape[0] == 0:
+            raise InvalidError("an empty batch")
+        total = int(np.sum(np.asarray(lengths), dtype=np.uint64))
+        PyObject_GetBuffer(bodies, &view, PyBUF_SIMPLE)
+        try:
+            if total != view.len:
+                raise InvalidError(f"the sizes add up to {total} bytes, the buffer has {view.len}")
+            return self.commit(<const uint8_t*>view.buf, &lengths[0], <uint32_t>lengths.shape[0], view.len,
+                               NULL, 0, level, producer, sequence)
+        finally:
+            PyBuffer_Release(&view)
+
+    def read(self, *, offset=None, time_us=None, uint32_t max_messages=1000, uint32_t max_bytes=1 << 20):
+        """The messages from an offset or a time (µs since 1970) on, without consuming them.
+
+        Only what is on disk is read. Damaged messages are left out and counted in stat()["corrupt"].
+        """
+        cdef core_t* core = live(self.store)
+        cdef uint64_t start = self.offset_at(time_us) if time_us is not None else (offset or 0)
+        cdef taken_t* out = <taken_t*>malloc(max(max_messages, 1) * sizeof(taken_t))
+        cdef uint64_t pin = 0
+        cdef int found
+        if out == NULL:
+            raise MemoryError()
+        with nogil:
+            found = self.store.scan(self.id, start, max_messages, max_bytes, out, &pin)
+        if found < 0:
+            free(out)
+            raise_verdict(-found, f"queue {self.name!r}")
+        return batch_new(self.store, out, found, pin)
+
+    def offset_at(self, uint64_t time_us):
+        """The offset of the first message stored at or after a time (µs since 1970)."""
+        cdef core_t* core = live(self.store)
+        cdef queue_t* queue = find_queue(core, self.id)
+        if queue == NULL:
+            raise QueueNotFoundError(f"queue {self.name!r} was deleted")
+        with nogil:
+            offset = offset_at_time(core, queue, time_us)
+        return offset
+
+    def _pages(self, uint64_t low, uint64_t high):
+        """The pages of the index file that hold [low, high): (page, first entry, count) triples."""
+        cdef core_t* core = live(self.store)
+        cdef queue_t* queue = find_queue(core, self.id)
+        pages = []
+        if queue == NULL:
+            raise QueueNotFoundError(f"queue {self.name!r} was deleted")
+        high = min(high, visible_end(core, queue))
+        low = max(low, queue.first)
+        while low < high:
+            count = min(high - low, LEAF - low % LEAF)
+            page = (<uint8_t*>index_leaf(core, queue, low) - core.index) // PAGE
+            pages.append((page, low % LEAF, count))
+            low += count
+        return pages
+
+    def index(self, low=0, high=None):
+        """The index entries of offsets [low, high) as one array (dtype penstock.engine.store.ENTRY).
+
+        A view of the mapped index if the range lies in one chunk of 128, a copy otherwise; index_chunks gives views.
+        """
+        from penstock.engine.store import index_array
+        return index_array(self, low, 0xFFFFFFFFFFFFFFFF if high is None else high)
+
+    def index_chunks(self, low=0, high=None):
+        """Read-only views, over numpy.memmap, of the chunks of index entries of offsets [low, high)."""
+        from penstock.engine.store import index_chunks
+        return index_chunks(self, low, 0xFFFFFFFFFFFFFFFF if high is None else high)
+
+    def group(self, str name=""):
+        """A consumer group of this queue, made at the queue's first message if there is none; "" is its own."""
+        cdef core_t* core = live(self.store)
+        cdef bytes raw = name.encode()
+        cdef uint32_t bucket
+        cdef const char* text = raw
+        cdef uint32_t size = <uint32_t>len(raw)
+        cdef Consumer consumer = Consumer.__new__(Consumer)
+        if size > NAME_SIZE:
+            raise InvalidError(f"a group's name has at most {NAME_SIZE} bytes")
+        with nogil:
+            consumer.id = name_find(core, self.id, text, size, &bucket)
+        if consumer.id == 0:
+            consumer.id = self.store._group(self.id, raw, 0)
+        consumer.queue = self
+        consumer.name = name
+        return consumer
+
+    consumer = group
+
+    def stat(self):
+        """Offsets and sizes of the queue, by name."""
+        cdef core_t* core = live(self.store)
+        cdef queue_t* queue = find_queue(core, self.id)
+        if queue == NULL:
+            raise QueueNotFoundError(f"queue {self.name!r} was deleted")
+        return {"id": queue.id, "first": queue.first, "next": queue.next, "visible": visible_end(core, queue),
+                "bytes": queue.bytes, "created_us": queue.created_us, "last_us": queue.last_us,
+                **self.group().stat()}
+
+    def purge(self):
+        """Drop every message stored so far; returns how many. They cannot be read or rewound to any more."""
+        stat = self.stat()
+        verdict, _, _ = self.store._operate(KIND_TRIM, self.id, stat["next"], RECORD_TRIM, b"")
+        raise_verdict(verdict, f"queue {self.name!r}")
+        return stat["next"] - stat["first"]
+
+
+cdef class Consumer:
+    """A group's side of a queue: receive under a lease, then confirm."""
+    cdef readonly Queue queue
+    cdef readonly str name
+    cdef readonly uint32_t id
+
+    def receive(self, uint32_t max_messages=1, *, uint32_t max_bytes=1 << 20, uint32_t lease_ms=30000,
+                uint32_t wait_ms=0):
+        """Up to max_messages messages, each ours for lease_ms; waits up to wait_ms for the first one."""
+        cdef Store store = self.queue.store
+        cdef core_t* core = live(store)
+        cdef taken_t* out = <taken_t*>malloc(max(max_messages, 1) * sizeof(taken_t))
+        cdef uint64_t pin = 0
+        cdef uint64_t until = clock_us() + wait_ms * <uint64_t>1000
+        cdef int found = 0
+        if out == NULL:
+            raise MemoryError()
+        while True:
+            with nogil:
+                found = take_or_wait(store, self.queue.id, self.id, max_messages, max_bytes, lease_ms, out, &pin, until)
+            if found or clock_us() >= until:
+                break
+        if found < 0:
+            free(out)
+            raise_verdict(-found, f"queue {self.queue.name!r}")
+        return batch_new(store, out, found, pin)
+
+    def confirm(self, receipts):
+        """Confirm what the receipts (24 bytes each) name; durable on return.
+
+        Returns a byte for each: 0 done, 1 stale, 2 forged.
+        """
+        cdef Store store = self.queue.store
+        cdef core_t* core = live(store)
+        cdef lane_t* lane = <lane_t*>store.direct
+        cdef bytes raw = _receipts(receipts)
+        cdef uint32_t count = <uint32_t>(len(raw) // sizeof(receipt_t))
+        cdef bytes verdicts = PyBytes_FromStringAndSize(NULL, count)
+        cdef uint8_t* out = <uint8_t*>PyBytes_AS_STRING(verdicts)
+        cdef const receipt_t* given = <const receipt_t*>PyBytes_AS_STRING(raw)
+        cdef round_t* round = NULL
+        cdef uint32_t place = 0
+        cdef int staged = DONE
+        cdef uint8_t verdict = DONE
+        with nogil:
+            while True:
+                staged = confirm_stage(core, lane, 1, given, count, out, &round, &place)
+                if staged != BUSY:
+                    break
+                lane_turn(lane)
+            if staged == DONE:
+                pthread_mutex_lock(&lane.lock)
+                round.claims += 1
+                pthread_mutex_unlock(&lane.lock)
+                lane_direct(lane, round)
+                verdict = round.operations[place].verdict
+                lane_claimed(lane, round)
+        raise_verdict(verdict, "confirm")
+        return verdicts
+
+    ack = confirm
+
+    def release(self, receipts, *, uint32_t delay_ms=0):
+        """Give messages back, to be delivered again after delay_ms. A byte for each, as confirm."""
+        cdef core_t* core = live(self.queue.store)
+        cdef bytes raw = _receipts(receipts)
+        cdef bytes verdicts = PyBytes_FromStringAndSize(NULL, len(raw) // sizeof(receipt_t))
+        receipts_settle(core, <const receipt_t*>PyBytes_AS_STRING(raw), <uint32_t>len(verdicts),
+                        WAITING if delay_ms else READY, delay_ms, <uint8_t*>PyBytes_AS_STRING(verdicts))
+        return verdicts
+
+    def extend(self, receipts, *, uint32_t lease_ms):
+        """Keep messages for lease_ms from now. A byte for each, as confirm."""
+        cdef core_t* core = live(self.queue.store)
+        cdef bytes raw = _receipts(receipts)
+        cdef bytes verdicts = PyBytes_FromStringAndSize(NULL, len(raw) // sizeof(receipt_t))
+        receipts_settle(core, <const receipt_t*>PyBytes_AS_STRING(raw), <uint32_t>len(verdicts),
+                        LEASED, lease_ms, <uint8_t*>PyBytes_AS_STRING(verdicts))
+        return verdicts
+
+    def seek(self, *, offset=None, time_us=None):
+        """Go to an offset or a time (µs since 1970), durably: (the offset, how many messages come from there on).
+
+        What was confirmed from there on comes again; receipts given out before no longer count.
+        """
+        stat = self.queue.stat()
+        target = self.queue.offset_at(time_us) if time_us is not None else int(offset or 0)
+        target = min(max(target, stat["first"]), stat["next"])
+        self.queue.store._seek(self.queue.id, self.id, target)
+        return target, stat["next"] - target
+
+    def stat(self):
+        """How far the group is, by name."""
+        cdef core_t* core = live(self.queue.store)
+        cdef group_t* group = find_group(core, self.id)
+        cdef queue_t* queue = find_queue(core, self.queue.id)
+        if group == NULL or queue == NULL:
+            raise QueueNotFoundError(f"group {self.name!r} of queue {self.queue.name!r} was deleted")
+        cdef bint some = group.root.page != 0 and group.root.page != FULL
+        return {"floor": group.floor, "cursor": group.cursor, "in_flight": group.root.waiting if some else 0,
+                "ready": (group.root.ready if some else 0) + max(queue.next, group.cursor) - group.cursor}
+
+
+cdef bytes _receipts(object receipts):
+    cdef bytes raw = bytes(receipts)
+    if len(raw) == 0 or len(raw) % sizeof(receipt_t):
+        raise InvalidError(f"receipts have {sizeof(receipt_t)} bytes each, these are {len(raw)}")
+    return raw
+
+
+cdef void lane_turn(lane_t* lane) noexcept nogil:
+    """Commit what is staged, so that there is room."""
+    cdef round_t* round
+    mutex_lock(&lane.turn)
+    pthread_mutex_lock(&lane.lock)
+    round = lane_swap(lane)
+    pthread_mutex_unlock(&lane.lock)
+    if round != NULL:
+        round_commit(lane.core, round)
+        round_finish(lane.core, round)
+        store32(&round.finished, 1)
+    pthread_mutex_unlock(&lane.turn)
+    add32(&lane.finished_word, 1)
+    futex_wake(&lane.finished_word)
+
+
+cdef int bodies_stage(core_t* core, lane_t* lane, uint64_t cookie, uint32_t queue, int level, uint64_t producer,
+                      uint64_t sequence, uint32_t count, const uint32_t* sizes, const uint8_t* bodies, uint64_t total,
+                      const uint8_t* ext, uint16_t ext_size, bint wait, round_t** into,
+                      uint32_t* place) noexcept nogil:
+    """Stage messages as one operation. DONE, TOO_LARGE, or BUSY if the round is full and wait is false."""
+    cdef uint64_t need = total + count * <uint64_t>(sizeof(record_t) + ext_size + 8) + 16
+    cdef uint64_t position
+    cdef uint32_t at
+    cdef round_t* round
+    cdef operation_t* operation
+    if need > lane.limit - sizeof(frame_t):
+        return TOO_LARGE
+    while True:
+        pthread_mutex_lock(&lane.lock)
+        round = lane.filling
+        if round.size + need <= lane.limit and round_reserve(round, need):
+            break
+        pthread_mutex_unlock(&lane.lock)
+        if not wait:
+            return BUSY
+        lane_turn(lane)
+    position = round.size
+    for at in range(count):
+        record_stage(core, round, RECORD_MESSAGE, producer, sequence if at == 0 else 0, ext, ext_size,
+                     bodies, sizes[at])
+        bodies += sizes[at]
+    place[0] = round.count
+    operation = operation_stage(round, cookie, KIND_APPEND, queue, count, <uint8_t>level, position)
+    operation.producer = producer
+    operation.sequence = sequence
+    into[0] = round
+    if wait:
+        round.claims += 1
+    pthread_mutex_unlock(&lane.lock)
+    return DONE
+
+
+cdef int take_or_wait(Store store, uint32_t queue, uint32_t group, uint32_t count, uint32_t max_bytes,
+                      uint32_t lease_ms, taken_t* out, uint64_t* pin, uint64_t until) noexcept nogil:
+    """Take; if there is nothing, sleep until something arrives or falls due, at most 100 ms, and take once more."""
+    cdef core_t* core = <core_t*>store.core
+    cdef uint32_t seen = load32(&core.control.arrival_word)
+    cdef int found = delivery_take(core, queue, group, count, max_bytes, lease_ms, out, pin)
+    cdef uint64_t now = clock_us()
+    cdef uint64_t due
+    if found or now >= until:
+        return found
+    due = store.next_due(group)
+    if due and due < until:
+        until = due
+    add32(&core.control.receivers, 1)
+    if until > now:
+        futex_wait(&core.control.arrival_word, seen, min(until - now, <uint64_t>100000))
+    add32(&core.control.receivers, -1)
+    return delivery_take(core, queue, group, count, max_bytes, lease_ms, out, pin)
+
+
+cdef class AtomicBatch:
+    """Appends to several queues that are stored all or none, when the with block ends without an exception."""
+    cdef Store store
+    cdef list items
+    cdef readonly list receipts
+
+    def __init__(self, Store store):
+        self.store = store
+        self.items = []
+        self.receipts = []
+
+    def append(self, Queue queue not None, bytes body not None, *, bytes ext=b""):
+        """Add a message; it is stored when the block ends."""
+        if len(ext) > 65535:
+            raise TooLargeError(f"ext has {len(ext)} bytes, at most 65535")
+        self.items.append((queue, body, ext))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        if kind is None and self.items:
+            self.receipts = self.commit()
+
+    cdef list commit(self):
+        cdef core_t* core = live(self.store)
+        cdef lane_t* lane = <lane_t*>self.store.direct
+        cdef round_t* round
+        cdef uint64_t need = sum(len(b) + len(e) + sizeof(record_t) + 8 for _, b, e in self.items)
+        cdef uint32_t place, at
+        cdef uint64_t position
+        cdef bytes body, ext
+        cdef operation_t result
+        for queue, _, _ in self.items:
+            if find_queue(core, queue.id) == NULL:
+                raise QueueNotFoundError(f"queue {queue.name!r} was deleted")
+        if need > lane.limit - sizeof(frame_t):
+            raise TooLargeError(f"a batch of {need} bytes, at most {lane.limit - sizeof(frame_t)}")
+        with nogil:
+            pthread_mutex_lock(&lane.lock)
+            while lane.filling.size + need > lane.limit:
+                pthread_mutex_unlock(&lane.lock)
+                lane_turn(lane)
+                pthread_mutex_lock(&lane.lock)
+        # The lock is held over these lines: one round means one frame, so all of it or nothing.
+        round = lane.filling
+        place = round.count
+        for queue, body, ext in self.items:
+            if not round_reserve(round, len(body) + len(ext) + 128):
+                pthread_mutex_unlock(&lane.lock)
+                raise MemoryError()
+            position = round.size
+            record_stage(core, round, RECORD_MESSAGE, 0, 0, <const uint8_t*>PyBytes_AS_STRING(ext),
+                         <uint16_t>len(ext), <const uint8_t*>PyBytes_AS_STRING(body), <uint32_t>len(body))
+            operation_stage(round, 0, KIND_APPEND, queue.id, 1, level_of(self.store, None), position)
+        round.claims += 1
+        pthread_mutex_unlock(&lane.lock)
+        with nogil:
+            lane_direct(lane, round)
+        receipts = []
+        error = None
+        for at in range(len(self.items)):
+            result = round.operations[place + at]
+            try:
+                receipts.append(receipt_of(&result))
+            except EngineError as reason:
+                error = reason
+        lane_claimed(lane, round)
+        if error is not None:
+            raise error
+        return receipts

@@ -1,0 +1,272 @@
+# Segments of the log: made ahead of need with all their bytes zero and on disk, written with pwrite, read through
+# a map. A position is segment number << 32 | byte in the segment.
+
+cdef extern from "format.h" nogil:
+    uint64_t SEGMENT_MAGIC, CHECKPOINT_MAGIC
+    uint32_t FRAME_MAGIC, SEGMENT_HEADER_SIZE, FORMAT_VERSION
+    uint8_t RECORD_SEQUENCED
+    int RECORD_MESSAGE, RECORD_CONFIRM, RECORD_SEEK, RECORD_QUEUE, RECORD_QUEUE_DELETE
+    int RECORD_GROUP, RECORD_TRIM, RECORD_LEASE, RECORD_SKIP
+    ctypedef struct segment_header_t:
+        uint64_t magic
+        uint32_t version
+        uint32_t header_size
+        uint8_t store[16]
+        uint64_t number
+        uint64_t salt
+        uint64_t epoch
+        uint64_t created_us
+        uint64_t previous_end
+        uint64_t size
+        uint64_t check
+    ctypedef struct frame_t:
+        uint32_t magic
+        uint32_t count
+        uint64_t position
+        uint64_t size
+        uint64_t sequence
+        uint64_t epoch
+        uint64_t durable
+        uint64_t chain
+        uint64_t check
+    ctypedef struct record_t:
+        uint32_t body_size
+        uint8_t type
+        uint8_t flags
+        uint16_t ext_size
+        uint64_t position
+        uint64_t offset
+        uint32_t queue
+        uint32_t spare
+        uint64_t stored_us
+        uint64_t check
+    ctypedef struct entry_t:
+        uint64_t position
+        uint64_t stored_us
+        uint32_t size
+        uint32_t tag
+        uint32_t key
+        uint32_t spare
+    ctypedef struct checkpoint_t:
+        uint64_t magic
+        uint32_t version
+        uint32_t clean
+        uint64_t position
+        uint64_t sequence
+        uint64_t epoch
+        uint64_t last_us
+        uint64_t size
+        uint64_t body_check
+        uint8_t store[16]
+        uint64_t check
+
+cdef extern from *:
+    """
+    #include <sys/random.h>
+    #include <stdio.h>
+    #include <stdlib.h>
+    static inline int random_fill(void *to, size_t size) { return getrandom(to, size, 0) == (ssize_t)size ? 0 : -1; }
+    static inline int append_trace(int fd, const void *b, size_t n) { return write(fd, b, n) == (ssize_t)n ? 0 : -1; }
+    """
+    int random_fill(void*, size_t) nogil
+    int append_trace(int, const void*, size_t) nogil
+    int unlink(const char*) nogil
+
+
+cdef int faulty(core_t* core, uint32_t kind) noexcept nogil:
+    """For tests: the errno this call shall fail with, or 0."""
+    if core.fault_kind != kind:
+        return 0
+    if core.fault_after:
+        core.fault_after -= 1
+        return 0
+    return core.fault_errno
+
+
+cdef void trace(core_t* core, uint64_t kind, uint64_t position, const void* bytes, uint64_t size) noexcept nogil:
+    """For tests: note what reached the file, so that crash images can be made of it."""
+    cdef uint64_t head[3]
+    if core.trace_fd < 0:
+        return
+    head[0] = kind
+    head[1] = position
+    head[2] = size
+    append_trace(core.trace_fd, head, 24)
+    if size:
+        append_trace(core.trace_fd, bytes, size)
+
+
+cdef void segment_path(core_t* core, uint64_t number, char* out, size_t room, bint fresh) noexcept nogil:
+    snprintf(out, room, b"%s/log/%08llx.%s", core.path, <unsigned long long>number, b"new" if fresh else b"seg")
+
+
+cdef int segment_create(core_t* core, uint64_t number) noexcept nogil:
+    """Make an all-zero segment, its blocks written and on disk. 0 or errno; leaves nothing behind on failure."""
+    cdef char fresh[4096]
+    cdef char final[4096]
+    cdef uint64_t step = 1 << 20
+    cdef uint64_t at = 0
+    cdef void* zeros
+    cdef int failed = faulty(core, 3)
+    cdef int fd
+    if failed:
+        return failed
+    segment_path(core, number, fresh, 4096, True)
+    segment_path(core, number, final, 4096, False)
+    fd = c_open(fresh, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0o644)
+    if fd < 0:
+        return errno
+    zeros = calloc(1, step)
+    failed = file_grow(fd, core.segment_size) if zeros != NULL else ENOSPC
+    while failed == 0 and at < core.segment_size:
+        step = min(step, core.segment_size - at)
+        failed = write_all(fd, zeros, step, at)
+        at += step
+    if failed == 0 and fsync(fd):
+        failed = errno
+    free(zeros)
+    c_close(fd)
+    if failed == 0 and rename(fresh, final):
+        failed = errno
+    if failed == 0 and fsync(core.directory_fd):
+        failed = errno
+    if failed:
+        unlink(fresh)
+    return failed
+
+
+cdef int segment_prepare(core_t* core) noexcept nogil:
+    """See to it that one segment after the current one exists. 0 or errno."""
+    cdef control_t* control = core.control
+    cdef int failed = 0
+    mutex_lock(&control.prepare_lock)
+    while failed == 0 and load64(&control.prepared) < load64(&control.segment) + 1:
+        failed = segment_create(core, control.prepared + 1)
+        if failed == 0:
+            store64(&control.prepared, control.prepared + 1)
+            store32(&control.full, 0)
+    pthread_mutex_unlock(&control.prepare_lock)
+    return failed
+
+
+cdef int segment_begin(core_t* core, uint64_t number, uint64_t previous_end) noexcept nogil:
+    """Write the header of a prepared segment, durably, and make it the one written to. 0 or errno."""
+    cdef segment_header_t header
+    cdef char name[4096]
+    cdef int fd, failed
+    memset(&header, 0, sizeof(header))
+    header.magic = SEGMENT_MAGIC
+    header.version = FORMAT_VERSION
+    header.header_size = SEGMENT_HEADER_SIZE
+    memcpy(header.store, core.id, 16)
+    header.number = number
+    if random_fill(&header.salt, 8):
+        return EIO
+    header.epoch = core.control.epoch
+    header.created_us = clock_us()
+    header.previous_end = previous_end
+    header.size = core.segment_size
+    header.check = xxh3(&header, sizeof(header) - 8, core.salt)
+    segment_path(core, number, name, 4096, False)
+    fd = c_open(name, O_RDWR | O_CLOEXEC, 0)
+    if fd < 0:
+        return errno
+    failed = faulty(core, 1)
+    if failed == 0:
+        failed = write_all(fd, &header, sizeof(header), 0)
+        trace(core, 1, number << 32, &header, sizeof(header))
+    if failed == 0:
+        failed = faulty(core, 2)
+        if failed == 0 and fdatasync(fd):
+            failed = errno
+        if failed == 0:
+            trace(core, 2, number << 32, NULL, 0)
+    c_close(fd)
+    if failed == 0:
+        core.control.salt = header.salt
+        store64(&core.control.segment, number)
+        store64(&core.control.written, number << 32 | SEGMENT_HEADER_SIZE)
+    return failed
+
+
+cdef int write_file(core_t* core) noexcept nogil:
+    """The descriptor of the segment written to, opened at need; -1 on failure. Under the store or sync lock."""
+    cdef uint64_t number = load64(&core.control.segment)
+    cdef char name[4096]
+    cdef int fd
+    if core.write_number != number or core.write_fd < 0:
+        segment_path(core, number, name, 4096, False)
+        fd = c_open(name, O_RDWR | O_CLOEXEC, 0)
+        if fd < 0:
+            return -1
+        # The descriptor replaced may be in use by another thread's fdatasync: the number stays its own.
+        if core.write_fd >= 0:
+            dup_over(fd, core.write_fd)
+            c_close(fd)
+        else:
+            core.write_fd = fd
+        core.write_number = number
+    return core.write_fd
+
+
+cdef extern from *:
+    """static inline void dup_over(int from, int to) { dup3(from, to, O_CLOEXEC); }"""
+    void dup_over(int source, int target) nogil
+
+
+cdef const uint8_t* segment_map(core_t* core, uint64_t number, uint64_t* salt) noexcept nogil:
+    """The mapped bytes of a segment, or NULL. The map stays at least while a pin is held."""
+    cdef uint32_t at
+    cdef char name[4096]
+    cdef int fd
+    cdef void* base
+    cdef segment_header_t header
+    cdef const uint8_t* found = NULL
+    pthread_mutex_lock(&core.maps_lock)
+    for at in range(core.map_count):
+        if core.maps[at].number == number:
+            found = core.maps[at].base
+            salt[0] = core.maps[at].salt
+            break
+    if found == NULL:
+        segment_path(core, number, name, 4096, False)
+        fd = c_open(name, O_RDONLY | O_CLOEXEC, 0)
+        if fd >= 0:
+            if pread(fd, &header, sizeof(header), 0) == sizeof(header) and header.magic == SEGMENT_MAGIC \
+                    and header.number == number and header.size == core.segment_size \
+                    and header.check == xxh3(&header, sizeof(header) - 8, core.salt):
+                base = mmap(NULL, core.segment_size, PROT_READ, MAP_SHARED, fd, 0)
+                if base != MAP_FAILED:
+                    found = <const uint8_t*>base
+                    salt[0] = header.salt
+                    maps_add(core, number, <uint8_t*>base, header.salt)
+            c_close(fd)
+    pthread_mutex_unlock(&core.maps_lock)
+    return found
+
+
+cdef void maps_add(core_t* core, uint64_t number, uint8_t* base, uint64_t salt) noexcept nogil:
+    """Remember a map; unmap the oldest ones while there are too many and nobody holds a pin."""
+    cdef uint32_t half
+    cdef mapped_t* wider
+    if core.map_count == core.map_room:
+        half = core.map_room // 2
+        if core.map_room >= 512 and load64(&core.pins) <= 1:
+            for at in range(half):
+                munmap(core.maps[at].base, core.segment_size)
+            core.map_count -= half
+            memmove_maps(core.maps, core.maps + half, core.map_count * sizeof(mapped_t))
+        else:
+            wider = <mapped_t*>realloc(core.maps, 2 * core.map_room * sizeof(mapped_t))
+            if wider == NULL:
+                return
+            core.maps = wider
+            core.map_room *= 2
+    core.maps[core.map_count].number = number
+    core.maps[core.map_count].base = base
+    core.maps[core.map_count].salt = salt
+    core.map_count += 1
+
+
+cdef extern from "string.h" nogil:
+    void* memmove_maps "memmove"(void*, const void*, size_t)

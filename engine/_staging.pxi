@@ -1,0 +1,179 @@
+# Lanes: where operations are staged, and who commits them. An event loop's lane has a committer thread; callers
+# without a loop commit for one another: whoever gets the turn writes what all of them staged.
+
+cdef struct lane_t:
+    core_t* core
+    pthread_mutex_t lock
+    pthread_mutex_t turn        # who commits, of the direct callers
+    round_t* filling
+    round_t* idle
+    round_t* done_first
+    round_t* done_last
+    uint32_t word               # futex: there is something to commit
+    uint32_t asleep
+    uint32_t finished_word      # futex: a round is finished
+    uint32_t stop
+    uint32_t pending            # rounds staged or under way
+    uint64_t limit              # bytes a round may have
+    int event
+    pthread_t thread
+    uint64_t flushed_us
+    uint32_t threaded
+
+cdef extern from *:
+    """
+    static inline int event_new(void) { return eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC); }
+    static inline void event_set(int fd) { uint64_t one = 1; if (write(fd, &one, 8) < 0) {} }
+    static inline void event_clear(int fd) { uint64_t count; if (read(fd, &count, 8) < 0) {} }
+    static inline int thread_start(pthread_t *thread, void *(*run)(void *), void *with) {
+        sigset_t all, old;
+        sigfillset(&all);
+        pthread_sigmask(SIG_SETMASK, &all, &old);
+        int failed = pthread_create(thread, NULL, run, with);
+        pthread_sigmask(SIG_SETMASK, &old, NULL);
+        return failed;
+    }
+    """
+    int event_new() nogil
+    void event_set(int) nogil
+    void event_clear(int) nogil
+    int thread_start(pthread_t*, void* (*)(void*) noexcept nogil, void*) nogil
+    int pthread_join(pthread_t, void**) nogil
+
+
+cdef lane_t* lane_new(core_t* core) noexcept nogil:
+    cdef lane_t* lane = <lane_t*>calloc(1, sizeof(lane_t))
+    if lane == NULL:
+        return NULL
+    lane.core = core
+    lane.event = event_new()
+    lane.limit = min(<uint64_t>16 << 20, (core.segment_size - SEGMENT_HEADER_SIZE) // 2)
+    pthread_mutex_init(&lane.lock, NULL)
+    pthread_mutex_init(&lane.turn, NULL)
+    lane.filling = round_new()
+    if lane.filling == NULL:
+        free(lane)
+        return NULL
+    return lane
+
+
+cdef void lane_free(lane_t* lane) noexcept nogil:
+    cdef round_t* round
+    if lane == NULL:
+        return
+    round_free(lane.filling)
+    while lane.idle != NULL:
+        round = lane.idle
+        lane.idle = round.next
+        round_free(round)
+    while lane.done_first != NULL:
+        round = lane.done_first
+        lane.done_first = round.next
+        round_free(round)
+    c_close(lane.event)
+    free(lane)
+
+
+cdef round_t* lane_swap(lane_t* lane) noexcept nogil:
+    """Take the filling round out and put an idle one there; NULL if nothing is staged. Under the lane's lock."""
+    cdef round_t* round = lane.filling
+    cdef round_t* fresh
+    if round.count == 0:
+        return NULL
+    fresh = lane.idle
+    if fresh != NULL:
+        lane.idle = fresh.next
+        round_clear(fresh)
+    else:
+        fresh = round_new()
+        if fresh == NULL:
+            return NULL
+    lane.filling = fresh
+    lane.pending += 1
+    return round
+
+
+cdef void lane_rest(lane_t* lane, round_t* round) noexcept nogil:
+    """Keep a round for later use, its buffer not too large. Under the lane's lock."""
+    lane.pending -= 1
+    if round.room > 4 << 20:
+        round_free(round)
+        return
+    round_clear(round)
+    round.next = lane.idle
+    lane.idle = round
+
+
+cdef void* lane_run(void* with_) noexcept nogil:
+    """The committer thread of an event loop's lane."""
+    cdef lane_t* lane = <lane_t*>with_
+    cdef core_t* core = lane.core
+    cdef round_t* round
+    cdef uint32_t seen
+    while True:
+        seen = load32(&lane.word)
+        pthread_mutex_lock(&lane.lock)
+        round = lane_swap(lane)
+        if round == NULL:
+            store32(&lane.asleep, 1)
+        pthread_mutex_unlock(&lane.lock)
+        if round == NULL:
+            if load32(&lane.stop):
+                return NULL
+            if load64(&core.control.durable) < load64(&core.control.written) and not load32(&core.control.poisoned):
+                # What was sent at kernel durability becomes visible within a few milliseconds.
+                futex_wait(&lane.word, seen, 2000)
+                if load32(&lane.word) == seen:
+                    make_durable(core, load64(&core.control.written))
+                    event_set(lane.event)
+            else:
+                futex_wait(&lane.word, seen, 100000)
+            store32(&lane.asleep, 0)
+            continue
+        store32(&lane.asleep, 0)
+        round_commit(core, round)
+        if round.disk == 0 and clock_us() - lane.flushed_us > 5000:
+            make_durable(core, round.end)
+            lane.flushed_us = clock_us()
+        round_finish(core, round)
+        pthread_mutex_lock(&lane.lock)
+        round.next = NULL
+        if lane.done_last == NULL:
+            lane.done_first = round
+        else:
+            lane.done_last.next = round
+        lane.done_last = round
+        pthread_mutex_unlock(&lane.lock)
+        event_set(lane.event)
+
+
+cdef void lane_kick(lane_t* lane) noexcept nogil:
+    add32(&lane.word, 1)
+    if load32(&lane.asleep):
+        futex_wake(&lane.word)
+
+
+cdef void lane_direct(lane_t* lane, round_t* mine) noexcept nogil:
+    """For callers without a loop: get the round finished, committing it ourselves if nobody does."""
+    cdef round_t* round
+    cdef uint32_t seen
+    while True:
+        seen = load32(&lane.finished_word)
+        if load32(&mine.finished):
+            return
+        if mutex_try(&lane.turn) >= 0:
+            if load32(&mine.finished):
+                pthread_mutex_unlock(&lane.turn)
+                return
+            pthread_mutex_lock(&lane.lock)
+            round = lane_swap(lane)
+            pthread_mutex_unlock(&lane.lock)
+            if round != NULL:
+                round_commit(lane.core, round)
+                round_finish(lane.core, round)
+                store32(&round.finished, 1)
+            pthread_mutex_unlock(&lane.turn)
+            add32(&lane.finished_word, 1)
+            futex_wake(&lane.finished_word)
+        else:
+            futex_wait(&lane.finished_word, seen, 100000)

@@ -1,0 +1,471 @@
+# Store: one process's handle on an open store, and the C face that the server's extension calls.
+
+_open_stores = weakref.WeakSet()
+
+
+def _after_fork():
+    """A child must not use its parent's locks and threads: every store it inherited is closed for it."""
+    for store in list(_open_stores):
+        (<Store>store)._forget()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+cdef int raise_verdict(int verdict, object what) except -1:
+    """Turn a verdict into the exception that names what was refused."""
+    if verdict == NOT_FOUND:
+        raise QueueNotFoundError(f"no such queue or group: {what}")
+    if verdict == TOO_LARGE:
+        raise TooLargeError(f"{what}: larger than one commit may be")
+    if verdict == STORE_FULL:
+        raise StoreFullError(
+            ENOSPC, f"{what}: no room for another segment; reading and confirming go on, free space to append again")
+    if verdict == POISONED:
+        raise StorePoisonedError(
+            EIO, f"{what}: a write or fsync failed; what was not acknowledged may be lost. Close the store "
+                 "in every process and open it again")
+    if verdict == BUSY:
+        raise StoreBusyError(f"{what}: too much in flight")
+    if verdict == CORRUPT:
+        raise CorruptionError(f"{what}: stored bytes are not what was written")
+    return 0
+
+
+cdef class Store:
+    """A durable store of message queues in a directory; see penstock.engine.store.open.
+
+    Any number of threads and processes may have the same store open. durability is the default for appends:
+    "disk" (survives the loss of power) or "kernel" (survives the death of the process).
+    """
+
+    def __cinit__(self):
+        self.core = NULL
+
+    def __init__(self):
+        raise TypeError("use Store.open(path)")
+
+    @classmethod
+    def open(cls, path, *, durability="disk", segment_size=64 << 20, repair=False):
+        """An open store, made if the directory is empty, recovered if nobody else has it open.
+
+        segment_size (bytes, 1 MiB to 1 GiB) counts when the store is made. Raises CorruptionError if promised
+        messages are damaged (repair=True leaves them out, reports them and deletes nothing), StoreFullError,
+        StoreLockedError.
+        """
+        from penstock.engine.store import open_store
+        return open_store(cls, path, durability, segment_size, repair)
+
+    def __dealloc__(self):
+        if self.core != NULL:
+            core_free(<core_t*>self.core)
+            self.core = NULL
+
+    def _forget(self):
+        if self.core != NULL:
+            (<core_t*>self.core).closed = 1
+
+    @property
+    def id(self):
+        """16 bytes that name this store."""
+        return (<const char*>live(self).id)[:16]
+
+    @property
+    def segment_size(self):
+        return live(self).segment_size
+
+    def stat(self):
+        """Counters and marks of the store, by name."""
+        cdef control_t* control = live(self).control
+        return {
+            "written": control.written, "durable": control.durable, "checkpoint": control.checkpoint,
+            "epoch": control.epoch, "frames": control.frames, "fsyncs": control.fsyncs,
+            "bytes_written": control.bytes_written, "messages_appended": control.messages,
+            "queues": control.state.queue_live, "groups": control.state.group_live,
+            "index_pages": control.state.index_pages, "state_pages": control.state.arena_pages,
+            "segments": control.prepared, "corrupt": control.corrupt, "full": control.full,
+            "poisoned": control.poisoned, "maps": live(self).map_count,
+        }
+
+    def _operate(self, int kind, uint32_t queue, uint64_t offset, int type, bytes body):
+        """Commit one control record durably; returns (verdict, offset, duplicate)."""
+        cdef core_t* core = live(self)
+        cdef lane_t* lane = <lane_t*>self.direct
+        cdef round_t* round
+        cdef operation_t* operation
+        cdef operation_t result
+        cdef uint32_t place
+        cdef const uint8_t* bytes_ = <const uint8_t*>PyBytes_AS_STRING(body)
+        cdef uint32_t size = <uint32_t>PyBytes_GET_SIZE(body)
+        cdef uint64_t at
+        with nogil:
+            pthread_mutex_lock(&lane.lock)
+            round = lane.filling
+            place = round.count
+            if round_reserve(round, size + 128):
+                at = round.size
+                record_stage(core, round, type, 0, 0, NULL, 0, bytes_, size)
+                operation = operation_stage(round, 0, kind, queue, 0, 1, at)
+                operation.offset = offset
+                round.claims += 1
+            else:
+                round = NULL
+            pthread_mutex_unlock(&lane.lock)
+            if round != NULL:
+                lane_direct(lane, round)
+                result = round.operations[place]
+                lane_claimed(lane, round)
+        if round == NULL:
+            raise MemoryError()
+        return result.verdict, result.offset, bool(result.duplicate)
+
+    def queue(self, str name, *, bint create=True):
+        """The queue of that name, made if there is none and create is true."""
+        cdef core_t* core = live(self)
+        cdef uint32_t bucket, id
+        cdef bytes raw = _name(name)
+        cdef const char* text = raw
+        cdef uint32_t size = <uint32_t>len(raw)
+        with nogil:
+            id = name_find(core, 0, text, size, &bucket)
+        if id == 0:
+            if not create:
+                raise QueueNotFoundError(f"no queue named {name!r}; make it with queue({name!r}, create=True)")
+            verdict, made, _ = self._operate(KIND_QUEUE, 0, 0, RECORD_QUEUE, raw)
+            raise_verdict(verdict, f"queue {name!r}")
+            id = made
+        if find_queue(core, id) != NULL and find_queue(core, id).group == 0:
+            self._group(id, b"", 0)
+        return queue_new(self, name, id)
+
+    def _group(self, uint32_t queue, bytes name, uint64_t start):
+        verdict, id, _ = self._operate(KIND_GROUP, queue, 0, RECORD_GROUP, start.to_bytes(8, "little") + name)
+        raise_verdict(verdict, f"group {name.decode()!r}")
+        return id
+
+    def _seek(self, uint32_t queue, uint32_t group, uint64_t offset):
+        """Set a group to an offset, durably; returns how many messages will come again or for the first time."""
+        cdef core_t* core = live(self)
+        cdef group_t* held = find_group(core, group)
+        if held == NULL or held.queue != queue:
+            raise QueueNotFoundError(f"no group {group} of queue {queue}")
+        body = int(group).to_bytes(4, "little") + int(held.generation + 1).to_bytes(4, "little")
+        verdict, _, _ = self._operate(KIND_SEEK, queue, offset, RECORD_SEEK, body)
+        raise_verdict(verdict, "seek")
+
+    def queues(self):
+        """The names of all queues, sorted."""
+        cdef core_t* core = live(self)
+        cdef uint32_t slot
+        cdef queue_t* queue
+        names = []
+        for slot in range(core.control.state.queue_slots):
+            queue = queue_slot(core, slot)
+            if queue.id:
+                names.append((<const char*>queue.name)[:queue.name_size].decode())
+        return sorted(names)
+
+    def delete(self, str name):
+        """Delete a queue with its groups. What it stored stays in the log until its segments are reclaimed."""
+        queue = self.queue(name, create=False)
+        verdict, _, _ = self._operate(KIND_QUEUE_DELETE, queue.id, 0, RECORD_QUEUE_DELETE, b"")
+        raise_verdict(verdict, f"queue {name!r}")
+
+    def batch(self):
+        """A context in which appends to several queues are collected and stored all or none."""
+        return AtomicBatch(self)
+
+    def checkpoint(self):
+        """Save the state, so that the next recovery reads only what comes after."""
+        self._checkpoint(False)
+
+    def _checkpoint(self, bint clean):
+        cdef core_t* core = live(self)
+        cdef int failed
+        with nogil:
+            mutex_lock(&core.control.checkpoint_lock)
+            failed = checkpoint_write(core, clean)
+            pthread_mutex_unlock(&core.control.checkpoint_lock)
+        if failed:
+            raise OSError(failed, os.strerror(failed), os.fspath(self.path))
+
+    def _prepare(self):
+        """Make the next segment if it is not there; False and the store marked full if the disk is."""
+        cdef core_t* core = live(self)
+        cdef int failed
+        with nogil:
+            failed = segment_prepare(core)
+            if failed:
+                store32(&core.control.full, 1)
+        return failed == 0
+
+    def _flush(self):
+        """Put on disk what was appended at kernel durability."""
+        cdef core_t* core = live(self)
+        with nogil:
+            if load64(&core.control.durable) < load64(&core.control.written):
+                make_durable(core, load64(&core.control.written))
+
+    def _attach(self, path, bytes id, uint64_t salt, bytes key, uint64_t segment_size, int lock_fd):
+        """Take over the descriptors and map nothing yet; a step of opening."""
+        cdef bytes raw = os.fsencode(path)
+        cdef core_t* core = <core_t*>calloc(1, sizeof(core_t))
+        if core == NULL:
+            raise MemoryError()
+        core.control_fd = core.index_fd = core.directory_fd = core.write_fd = core.trace_fd = -1
+        core.lock_fd = lock_fd
+        core.segment_size = segment_size
+        core.salt = salt
+        core.map_room = 64
+        core.maps = <mapped_t*>malloc(core.map_room * sizeof(mapped_t))
+        pthread_mutex_init(&core.maps_lock, NULL)
+        memcpy(core.id, <const char*>id, 16)
+        memcpy(core.key, <const char*>key, 16)
+        memcpy(core.path, <const char*>raw, len(raw))
+        self.core = core
+        self.path = path
+        core.directory_fd = os.open(os.path.join(path, "log"), os.O_RDONLY | os.O_DIRECTORY)
+
+    def _map(self, bint fresh):
+        """Map control and index; fresh: a new control file with every mark and lock anew."""
+        cdef core_t* core = live(self)
+        cdef void* base
+        control = os.path.join(self.path, "control")
+        if fresh:
+            # A new file, not a shortened one: a process that died may have left a map of the old one.
+            with open(control + ".new", "wb"):
+                pass
+            os.replace(control + ".new", control)
+        core.control_fd = os.open(control, os.O_RDWR | os.O_CLOEXEC)
+        if fresh:
+            os.posix_fallocate(core.control_fd, 0, HEADER_BYTES)
+            os.posix_fallocate(core.control_fd, PRODUCERS_AT, ARENA_AT - PRODUCERS_AT)
+        core.index_fd = os.open(os.path.join(self.path, "index"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        base = mmap(NULL, CONTROL_ROOM, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, core.control_fd, 0)
+        if base == MAP_FAILED:
+            raise OSError(errno, "the control file cannot be mapped", control)
+        core.base = <uint8_t*>base
+        base = mmap(NULL, INDEX_ROOM, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, core.index_fd, 0)
+        if base == MAP_FAILED:
+            raise OSError(errno, "the index file cannot be mapped")
+        core.index = <uint8_t*>base
+        core.control = <control_t*>core.base
+        core.names = <uint32_t*>(core.base + NAMES_AT)
+        core.arena = core.base + ARENA_AT
+        if fresh:
+            control_new(core)
+            core.control.index_allocated = os.fstat(core.index_fd).st_size // PAGE * PAGE
+
+    def _usable(self):
+        """Whether another process has left the control file as a live store needs it."""
+        cdef control_t* control = (<core_t*>self.core).control
+        return control.magic == CONTROL_MAGIC and control.version == CONTROL_VERSION and load32(&control.ready) == 1
+
+    def _load(self, bytes checkpoint):
+        """Put a checkpoint file in place: (position, clean), or None if it is not whole."""
+        cdef checkpoint_t head
+        if not checkpoint_load(live(self), <const uint8_t*>PyBytes_AS_STRING(checkpoint), len(checkpoint), &head):
+            return None
+        live(self).control.checkpoint = head.position
+        return head.position, bool(head.clean)
+
+    def _replay(self, uint64_t position, uint64_t promised):
+        """Apply the frames from position: (where they end, what is known to have been promised)."""
+        cdef core_t* core = live(self)
+        with nogil:
+            position = frames_replay(core, position, &promised)
+        return position, promised
+
+    def _promise_after(self, uint64_t position):
+        cdef core_t* core = live(self)
+        with nogil:
+            promise = promise_after(core, position)
+        return promise
+
+    def _frame_after(self, uint64_t position):
+        """The next whole frame behind a hole: (position, its sequence number), or None."""
+        cdef core_t* core = live(self)
+        cdef uint64_t salt
+        cdef uint64_t found
+        with nogil:
+            found = frame_next(core, position)
+        if found == 0:
+            return None
+        return found, (<const frame_t*>(segment_map(core, found >> 32, &salt) + (found & BYTE))).sequence
+
+    def _create(self, uint64_t number):
+        """Make one segment; raises StoreFullError."""
+        cdef core_t* core = live(self)
+        cdef int failed
+        with nogil:
+            failed = segment_create(core, number)
+        if failed:
+            raise StoreFullError(failed, f"a segment cannot be made: {os.strerror(failed)}", self.path)
+
+    def _count_damage(self):
+        add64(&live(self).control.corrupt, 1)
+
+    def _expect(self, uint64_t sequence):
+        live(self).control.sequence = sequence
+
+    def _start(self, uint64_t end, uint64_t number, uint64_t prepared, bint go_on):
+        """Make the store ready: go on at end, or in the new segment number whose header says that end is the end."""
+        cdef core_t* core = live(self)
+        cdef int failed
+        cdef uint64_t salt = 0
+        with nogil:
+            leases_drop(core)
+            core.control.epoch += 1
+            core.control.prepared = prepared
+            if go_on:
+                failed = 0 if segment_map(core, end >> 32, &salt) != NULL else EIO
+                core.control.salt = salt
+                core.control.segment = end >> 32
+                core.control.written = end
+            else:
+                failed = segment_begin(core, number, end)
+            core.control.durable = core.control.written
+        if failed:
+            raise OSError(failed, os.strerror(failed), self.path)
+        store32(&core.control.ready, 1)
+
+    def _begin(self, str durability, maintenance):
+        """The last step of opening: the lane of callers without a loop, and the maintenance thread."""
+        self.durability = durability
+        self.direct = lane_new(live(self))
+        if self.direct == NULL:
+            raise MemoryError()
+        self.maintenance = maintenance
+        _open_stores.add(self)
+
+    def _end(self):
+        """Free what the process holds; batches still held keep the maps."""
+        cdef core_t* core = <core_t*>self.core
+        if core == NULL or core.closed == 2:
+            return
+        core.closed = 2
+        lane_free(<lane_t*>self.direct)
+        self.direct = NULL
+        descriptor_close(core.lock_fd)
+        core.lock_fd = -1
+
+    def _lock_fd(self):
+        return live(self).lock_fd
+
+    def _maintenance(self):
+        return self.maintenance
+
+    def _due_checkpoint(self, uint64_t after):
+        cdef control_t* control = live(self).control
+        return control.written > control.checkpoint and (
+            (control.written >> 32) != (control.checkpoint >> 32)
+            or control.written - control.checkpoint > after)
+
+    def _fault(self, uint32_t kind, int error, uint64_t after=0):
+        """For tests: let a coming pwrite (1), fdatasync (2) or segment creation (3) fail with this errno."""
+        cdef core_t* core = live(self)
+        core.fault_errno = error
+        core.fault_after = after
+        core.fault_kind = kind
+
+    def _trace(self, int fd):
+        """For tests: note every write and sync of the log in an open file; -1 ends it."""
+        live(self).trace_fd = fd
+
+    cdef int take(self, uint32_t queue, uint32_t group, uint32_t count, uint32_t max_bytes, uint32_t lease_ms,
+                  taken_t* out, uint64_t* pin) noexcept nogil:
+        cdef core_t* core = <core_t*>self.core
+        return delivery_take(core, queue, group, count, max_bytes, lease_ms, out, pin)
+
+    cdef int scan(self, uint32_t queue_id, uint64_t offset, uint32_t count, uint32_t max_bytes,
+                  taken_t* out, uint64_t* pin) noexcept nogil:
+        cdef core_t* core = <core_t*>self.core
+        cdef queue_t* queue = find_queue(core, queue_id)
+        cdef uint64_t end
+        cdef uint64_t bytes_ = 0
+        cdef int found = 0
+        if queue == NULL:
+            return -NOT_FOUND
+        pin_take(core, pin)
+        end = visible_end(core, queue)
+        offset = max(offset, load64(&queue.first))
+        while offset < end and found < <int>count:
+            if message_find(core, queue, offset, out + found, bytes_, max_bytes if found else 0xFFFFFFFF, &bytes_):
+                if bytes_ > max_bytes and found:
+                    break
+                out[found].receipt.group = 0
+                out[found].receipt.nonce = 0
+                out[found].receipt.mac = 0
+                out[found].attempts = 0
+                found += 1
+            elif bytes_ > max_bytes:
+                break
+            offset += 1
+        if found == 0:
+            pin_give(core)
+        return found
+
+    cdef void pin_release(self, uint64_t pin) noexcept nogil:
+        pin_give(<core_t*>self.core)
+
+    cdef int release_(self, const receipt_t* receipts, uint32_t count, uint32_t delay_ms,
+                      uint8_t* verdicts) noexcept nogil:
+        return receipts_settle(<core_t*>self.core, receipts, count, WAITING if delay_ms else READY, delay_ms, verdicts)
+
+    cdef int extend_(self, const receipt_t* receipts, uint32_t count, uint32_t lease_ms,
+                     uint8_t* verdicts) noexcept nogil:
+        return receipts_settle(<core_t*>self.core, receipts, count, LEASED, lease_ms, verdicts)
+
+    cdef uint64_t next_due(self, uint32_t group) noexcept nogil:
+        cdef group_t* held = find_group(<core_t*>self.core, group)
+        if held == NULL or held.root.page == 0 or held.root.page == FULL or held.root.due == NEVER:
+            return 0
+        return held.root.due
+
+    def close(self):
+        """Leave the store; the last one out writes a checkpoint, so that the next open reads no log."""
+        from penstock.engine.store import close_store
+        close_store(self)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        self.close()
+
+
+cdef core_t* live(Store store) except NULL:
+    """The core of an open store; StoreClosedError if it is not."""
+    cdef core_t* core = <core_t*>store.core
+    if core == NULL or core.closed:
+        raise StoreClosedError("the store is closed (or was inherited over a fork: open it again in the child)")
+    return core
+
+
+cdef bytes _name(str name):
+    raw = name.encode()
+    if not 1 <= len(raw) <= NAME_SIZE:
+        raise InvalidError(f"a name has 1 to {NAME_SIZE} bytes, this one {len(raw)}")
+    return raw
+
+
+cdef void core_free(core_t* core) noexcept nogil:
+    cdef uint32_t at
+    if core.base != NULL:
+        munmap(core.base, CONTROL_ROOM)
+    if core.index != NULL:
+        munmap(core.index, INDEX_ROOM)
+    for at in range(core.map_count):
+        munmap(core.maps[at].base, core.segment_size)
+    free(core.maps)
+    descriptor_close(core.write_fd)
+    descriptor_close(core.control_fd)
+    descriptor_close(core.index_fd)
+    descriptor_close(core.directory_fd)
+    descriptor_close(core.lock_fd)
+    free(core)
+
+
+cdef void descriptor_close(int fd) noexcept nogil:
+    if fd >= 0:
+        c_close(fd)

@@ -1,0 +1,226 @@
+# Taking messages and settling receipts: delivery state, index and log together.
+
+
+cdef void pin_take(core_t* core, uint64_t* pin) noexcept nogil:
+    pin[0] = 1
+    add64(&core.pins, 1)
+
+
+cdef void pin_give(core_t* core) noexcept nogil:
+    add64(&core.pins, -1)
+
+
+cdef bint message_find(core_t* core, queue_t* queue, uint64_t offset, taken_t* out, uint64_t before,
+                       uint64_t max_bytes, uint64_t* total) noexcept nogil:
+    """Find, judge and describe a visible message. False if it is damaged, or over the room left (total tells)."""
+    cdef entry_t* entry = index_leaf(core, queue, offset) + offset % LEAF
+    cdef uint64_t salt
+    cdef uint64_t at = entry.position & BYTE
+    cdef const uint8_t* base
+    cdef const record_t* record
+    total[0] = before + entry.size
+    if total[0] > max_bytes:
+        return False
+    base = segment_map(core, entry.position >> 32, &salt) if entry.position else NULL
+    total[0] = before
+    # The entry is derived data: it must not lead outside the segment, nor to another message's record.
+    if base == NULL or at >= core.segment_size or \
+            record_judge(core, base + at, core.segment_size - at, entry.position, salt) != WHOLE:
+        add64(&core.control.corrupt, 1)
+        return False
+    record = <const record_t*>(base + at)
+    if record.queue != queue.id or record.offset != offset:
+        add64(&core.control.corrupt, 1)
+        return False
+    total[0] = before + record_size(record)
+    out.receipt.offset = offset
+    out.stored_us = record.stored_us
+    out.ext_size = record.ext_size
+    out.body_size = record.body_size
+    out.spare = 0
+    out.ext = base + at + sizeof(record_t) + (16 if record.flags & RECORD_SEQUENCED else 0)
+    return True
+
+
+cdef uint64_t receipt_mac(core_t* core, const group_t* group, uint64_t offset, uint32_t nonce) noexcept nogil:
+    cdef uint64_t words[3]
+    words[0] = offset
+    words[1] = <uint64_t>group.id << 32 | nonce
+    words[2] = group.queue
+    return siphash(core.key, words, 3)
+
+
+cdef int delivery_take(core_t* core, uint32_t queue_id, uint32_t group_id, uint32_t count, uint32_t max_bytes,
+                       uint32_t lease_ms, taken_t* out, uint64_t* pin) noexcept nogil:
+    """Lease up to count messages. The number taken, or a negative verdict."""
+    cdef queue_t* queue = find_queue(core, queue_id)
+    cdef group_t* group
+    cdef int found = 0
+    if queue == NULL:
+        return -NOT_FOUND
+    group = find_group(core, group_id if group_id else queue.group)
+    if group == NULL or group.queue != queue_id:
+        return -NOT_FOUND
+    if load32(&core.control.poisoned):
+        return -POISONED
+    pin_take(core, pin)
+    stripe_lock(core, group)
+    if group.id:
+        found = group_take(core, queue, group, count, max_bytes, lease_ms * <uint64_t>1000, out)
+    stripe_unlock(core, group)
+    if found <= 0:
+        pin_give(core)
+    return found
+
+
+cdef int group_take(core_t* core, queue_t* queue, group_t* group, uint32_t count, uint32_t max_bytes,
+                    uint64_t lease_us, taken_t* out) noexcept nogil:
+    cdef uint64_t now = clock_us()
+    cdef uint64_t end = visible_end(core, queue)
+    cdef uint64_t first = load64(&queue.first)
+    cdef uint64_t total = 0
+    cdef uint64_t offset = 0
+    cdef int budget = 65536
+    cdef int found = 0
+    cdef int got
+    cdef bint again
+    cdef path_t path
+    expire(core, &group.root, group.height, now, &budget)
+    if group.cursor < first:
+        group.cursor = first
+    while found < <int>count:
+        again = ready_first(core, group, &path, &offset)
+        if again and (offset < first or offset >= end):
+            # Purged while it was in flight: nothing to deliver any more.
+            slot_confirm(core, group, &path)
+            continue
+        if not again:
+            offset = group.cursor
+            if offset >= end:
+                break
+            got = tree_find(core, group, offset, True, &path)
+            if got == STORE_FULL:
+                return found if found else -STORE_FULL
+            group.cursor += 1
+            if got != DONE or path.slot.state != FRESH:
+                continue
+        if not message_find(core, queue, offset, out + found, total, max_bytes if found else NEVER, &total):
+            if total > max_bytes and found:
+                if not again:
+                    group.cursor -= 1
+                break
+            # Damaged: counted, kept, out of the way for an hour; the others are served.
+            slot_lease(group, &path, now + <uint64_t>3600000000)
+            continue
+        slot_lease(group, &path, now + lease_us)
+        out[found].attempts = path.slot.attempts
+        out[found].receipt.group = group.id
+        out[found].receipt.nonce = path.slot.nonce
+        out[found].receipt.mac = receipt_mac(core, group, offset, path.slot.nonce)
+        found += 1
+    return found
+
+
+cdef group_t* receipt_group(core_t* core, const receipt_t* receipt, uint8_t* verdict) noexcept nogil:
+    """The group a genuine receipt belongs to; NULL with the verdict."""
+    cdef group_t* group = find_group(core, receipt.group)
+    verdict[0] = FORGED
+    if group == NULL or receipt.mac != receipt_mac(core, group, receipt.offset, receipt.nonce):
+        return NULL
+    verdict[0] = DONE
+    return group
+
+
+cdef int receipts_settle(core_t* core, const receipt_t* receipts, uint32_t count, uint8_t state, uint32_t span_ms,
+                         uint8_t* verdicts) noexcept nogil:
+    """Confirm, give back or extend what the receipts name; returns how many were DONE."""
+    cdef uint64_t now = clock_us()
+    cdef uint32_t at
+    cdef int done = 0
+    cdef group_t* group
+    cdef group_t* held = NULL
+    for at in range(count):
+        group = receipt_group(core, receipts + at, verdicts + at)
+        if group != held:
+            if held != NULL:
+                stripe_unlock(core, held)
+            held = group
+            if held != NULL:
+                stripe_lock(core, held)
+        if group != NULL:
+            verdicts[at] = <uint8_t>settle(core, group, receipts[at].offset, receipts[at].nonce, now, state,
+                                           now + span_ms * <uint64_t>1000)
+        done += verdicts[at] == DONE
+    if held != NULL:
+        stripe_unlock(core, held)
+    if state == READY or state == WAITING:
+        add32(&core.control.arrival_word, 1)
+        if load32(&core.control.receivers):
+            futex_wake(&core.control.arrival_word)
+    return done
+
+
+cdef int confirm_stage(core_t* core, lane_t* lane, uint64_t cookie, const receipt_t* receipts, uint32_t count,
+                       uint8_t* verdicts, round_t** into, uint32_t* place) noexcept nogil:
+    """Confirm and stage the record of it. DONE, -1 if there is nothing to record, or BUSY (then nothing changed)."""
+    cdef uint64_t need = count * <uint64_t>(sizeof(record_t) + sizeof(confirm_t) + sizeof(range_t) + 8) + 256
+    cdef round_t* round
+    cdef uint64_t start
+    cdef uint32_t at = 0
+    cdef int done
+    pthread_mutex_lock(&lane.lock)
+    round = lane.filling
+    if round.size + need > lane.limit and round.count or need > lane.limit or not round_reserve(round, need):
+        pthread_mutex_unlock(&lane.lock)
+        return BUSY
+    # Settled under the lane's lock: no other commit of this lane can come between the state and its record.
+    done = receipts_settle(core, receipts, count, CONFIRMED, 0, verdicts)
+    if done == 0:
+        pthread_mutex_unlock(&lane.lock)
+        return -1
+    place[0] = round.count
+    into[0] = round
+    start = 0
+    while at < count:
+        if verdicts[at] != DONE:
+            at += 1
+            continue
+        if not round_reserve(round, 64 + 24 + 16 * (count - at)):
+            break
+        start += 1
+        at = confirm_record(core, round, cookie, receipts, count, at, verdicts, start == 1)
+    pthread_mutex_unlock(&lane.lock)
+    return DONE
+
+
+cdef uint32_t confirm_record(core_t* core, round_t* round, uint64_t cookie, const receipt_t* receipts,
+                             uint32_t count, uint32_t at, const uint8_t* verdicts, bint first) noexcept nogil:
+    """Stage one record for the run of receipts of one group that begins at at; returns where it ends."""
+    cdef record_t* record = <record_t*>(round.buffer + round.size)
+    cdef confirm_t* head = <confirm_t*>(record + 1)
+    cdef range_t* ranges = <range_t*>(head + 1)
+    cdef group_t* group = find_group(core, receipts[at].group)
+    cdef uint32_t id = receipts[at].group
+    cdef uint64_t position = round.size
+    cdef operation_t* operation
+    memset(record, 0, sizeof(record_t))
+    head.generation = group.generation if group != NULL else 0
+    head.count = 0
+    while at < count and (receipts[at].group == id or verdicts[at] != DONE):
+        if verdicts[at] == DONE:
+            if head.count and ranges[head.count - 1].start + ranges[head.count - 1].count == receipts[at].offset:
+                ranges[head.count - 1].count += 1
+            else:
+                ranges[head.count].start = receipts[at].offset
+                ranges[head.count].count = 1
+                head.count += 1
+        at += 1
+    record.type = <uint8_t>RECORD_CONFIRM
+    record.body_size = <uint32_t>(sizeof(confirm_t) + head.count * sizeof(range_t))
+    record.check = xxh3(head, record.body_size, core.salt)
+    round.size += record_size(record)
+    # Further groups of the same call are operations nobody waits for: cookie 0 is never drained.
+    operation = operation_stage(round, cookie if first else NEVER, KIND_CONFIRM,
+                                group.queue if group != NULL else 0, 0, 1, position)
+    operation.offset = id
+    return at

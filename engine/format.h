@@ -1,0 +1,101 @@
+/* Layouts on disk, little-endian; docs/format.md draws them. Nothing here may change without that page. */
+#ifndef PENSTOCK_FORMAT_H
+#define PENSTOCK_FORMAT_H
+#include <stddef.h>
+#include <stdint.h>
+
+#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "the formats are little-endian and read in place"
+#endif
+
+#define SEGMENT_MAGIC 0x31474553534e4550ull /* "PENSSEG1" */
+#define FRAME_MAGIC 0x4d524650u             /* "PFRM" */
+#define CHECKPOINT_MAGIC 0x31544b43534e4550ull /* "PENSCKT1" */
+#define SEGMENT_HEADER_SIZE 4096
+#define FORMAT_VERSION 1
+
+enum record_type {
+    RECORD_MESSAGE = 1,
+    RECORD_CONFIRM = 2,
+    RECORD_SEEK = 3,
+    RECORD_QUEUE = 4,
+    RECORD_QUEUE_DELETE = 5,
+    RECORD_GROUP = 6,
+    RECORD_TRIM = 7,
+    RECORD_LEASE = 8,
+    RECORD_SKIP = 9
+};
+#define RECORD_SEQUENCED 1 /* flag: 16 bytes {producer, sequence} stand before ext */
+
+typedef struct {
+    uint64_t magic;
+    uint32_t version;
+    uint32_t header_size;
+    uint8_t store[16];
+    uint64_t number;
+    uint64_t salt;
+    uint64_t epoch;
+    uint64_t created_us;
+    uint64_t previous_end;
+    uint64_t size;
+    uint64_t check;
+} segment_header_t;
+
+typedef struct {
+    uint32_t magic;
+    uint32_t count;
+    uint64_t position;
+    uint64_t size;
+    uint64_t sequence;
+    uint64_t epoch;
+    uint64_t durable;
+    uint64_t chain;
+    uint64_t check;
+} frame_t;
+
+typedef struct {
+    uint32_t body_size;
+    uint8_t type;
+    uint8_t flags;
+    uint16_t ext_size;
+    uint64_t position;
+    uint64_t offset;
+    uint32_t queue;
+    uint32_t spare;
+    uint64_t stored_us;
+    uint64_t check;
+} record_t;
+
+typedef struct {
+    uint64_t position;
+    uint64_t stored_us;
+    uint32_t size;
+    uint32_t tag;
+    uint32_t key;
+    uint32_t spare;
+} entry_t;
+
+typedef struct {
+    uint64_t magic;
+    uint32_t version;
+    uint32_t clean;
+    uint64_t position;
+    uint64_t sequence;
+    uint64_t epoch;
+    uint64_t last_us;
+    uint64_t size;
+    uint64_t body_check;
+    uint8_t store[16];
+    uint64_t check;
+} checkpoint_t;
+
+_Static_assert(sizeof(segment_header_t) == 88, "segment header");
+_Static_assert(offsetof(segment_header_t, check) == 80, "segment header check");
+_Static_assert(sizeof(frame_t) == 64, "frame header");
+_Static_assert(offsetof(frame_t, check) == 56, "frame check");
+_Static_assert(sizeof(record_t) == 48, "record header");
+_Static_assert(offsetof(record_t, check) == 40, "record check");
+_Static_assert(sizeof(entry_t) == 32, "index entry");
+_Static_assert(sizeof(checkpoint_t) == 88, "checkpoint header");
+_Static_assert(offsetof(checkpoint_t, check) == 80, "checkpoint check");
+#endif

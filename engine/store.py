@@ -1,0 +1,294 @@
+"""Opening, recovering and closing a store; the views of its index."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import secrets
+import struct
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from penstock.engine.errors import CorruptionError, EngineError, InvalidError, StoreLockedError
+
+if TYPE_CHECKING:
+    from penstock.engine._core import Queue, Store
+
+# One entry of the index, as in docs/format.md; position 0 marks a message lost to damage.
+ENTRY = np.dtype(
+    [("position", "<u8"), ("stored_us", "<u8"), ("size", "<u4"), ("tag", "<u4"), ("key", "<u4"),
+     ("spare", "<u4")]
+)
+PAGE = 4096
+SEGMENT_HEADER = 4096
+CHECKPOINT_BYTES = 64 << 20
+MAINTENANCE_S = 0.05
+
+
+def open_store(
+    kind: type[Store], path: Any, durability: str, segment_size: int, repair: bool
+) -> Store:
+    """An open store; see Store.open."""
+    if durability not in ("disk", "kernel"):
+        raise InvalidError(f"durability is 'disk' or 'kernel', not {durability!r}")
+    if not 1 << 20 <= segment_size <= 1 << 30 or segment_size % 4096:
+        raise InvalidError("segment_size is a multiple of 4096 from 1 MiB to 1 GiB")
+    root = os.path.abspath(os.fspath(path))
+    if len(os.fsencode(root)) > 3000:
+        raise InvalidError("the path of a store has at most 3000 bytes")
+    for part in ("", "log", "ckpt"):
+        os.makedirs(os.path.join(root, part), exist_ok=True)
+    refuse_network(root)
+    lock = os.open(os.path.join(root, "LOCK"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    store = kind.__new__(kind)
+    try:
+        join(store, root, lock, segment_size, repair)
+    except BaseException:
+        if not attached(store):
+            os.close(lock)
+        raise
+    store._begin(durability, Maintenance(store))
+    store._maintenance().start()
+    return store
+
+
+def attached(store: Store) -> bool:
+    """Whether the store owns its descriptors already (and closes them itself)."""
+    try:
+        store._lock_fd()
+    except EngineError:
+        return False
+    return True
+
+
+def refuse_network(root: str) -> None:
+    """Raise InvalidError on a file system whose maps are not shared between its users."""
+    try:
+        mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+    except OSError:
+        return
+    device = os.stat(root).st_dev
+    name = f"{os.major(device)}:{os.minor(device)}"
+    for line in mounts:
+        fields = line.split()
+        if fields[2] == name:
+            kind = fields[fields.index("-") + 1]
+            if kind in ("nfs", "nfs4", "9p", "cifs", "smb3", "fuse.sshfs"):
+                raise InvalidError(f"{root} lies on {kind}: a store needs a local file system")
+
+
+def join(store: Store, root: str, lock: int, segment_size: int, repair: bool) -> None:
+    """Get the lock alone and recover, or get it shared and take the store as the others have it."""
+    while True:
+        if file_lock(lock, fcntl.F_WRLCK, wait=False):
+            identity = identify(root, segment_size)
+            store._attach(root, *identity, lock)
+            store._map(True)
+            recover(store, root, repair)
+            file_lock(lock, fcntl.F_RDLCK, wait=True)
+            return
+        if not file_lock(lock, fcntl.F_RDLCK, wait=True):
+            raise StoreLockedError(f"{root} is locked")
+        if all(os.path.exists(os.path.join(root, part)) for part in ("control", "store")):
+            store._attach(root, *identify(root, segment_size), lock)
+            store._map(False)
+            if store._usable():
+                return
+            raise StoreLockedError(f"{root}: its last opener failed to recover it; open it again")
+        file_lock(lock, fcntl.F_UNLCK, wait=True)
+
+
+def file_lock(fd: int, kind: int, *, wait: bool) -> bool:
+    """Lock byte 0 for this open file; False if another holds it and wait is false."""
+    request = struct.pack("hhqqi4x", kind, os.SEEK_SET, 0, 1, 0)
+    try:
+        fcntl.fcntl(fd, 38 if wait else 37, request)  # F_OFD_SETLKW, F_OFD_SETLK
+    except BlockingIOError:
+        return False
+    except PermissionError:
+        return False
+    return True
+
+
+def identify(root: str, segment_size: int) -> tuple[bytes, int, bytes, int]:
+    """The store's id, salt, receipt key and segment size: the file "store", written if absent."""
+    path = os.path.join(root, "store")
+    if not os.path.exists(path):
+        facts = {
+            "format": 1, "id": secrets.token_hex(16), "salt": secrets.token_hex(8),
+            "key": secrets.token_hex(16), "segment_size": segment_size,
+        }
+        text = json.dumps(facts, sort_keys=True)
+        text += "\n" + hashlib.sha256(text.encode()).hexdigest() + "\n"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        descriptor = os.open(path + ".new", flags, 0o600)
+        with open(descriptor, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(path + ".new", path)
+        directory = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+        os.fsync(directory)
+        os.close(directory)
+    text, _, digest = Path(path).read_text().rstrip("\n").partition("\n")
+    if hashlib.sha256(text.encode()).hexdigest() != digest:
+        raise CorruptionError(f"{path}: its checksum does not fit; nothing was changed")
+    facts = json.loads(text)
+    if facts["format"] != 1:
+        raise InvalidError(f"{path}: format {facts['format']}, this version reads 1")
+    return (bytes.fromhex(facts["id"]), int(facts["salt"], 16), bytes.fromhex(facts["key"]),
+            facts["segment_size"])
+
+
+def recover(store: Store, root: str, repair: bool) -> None:
+    """Bring the state to what the log says: the numbered steps of docs/architecture.md."""
+    numbers = segments(root)
+    if not numbers:
+        store._create(1)
+        store._start(0, 1, 1, False)
+        return
+    position, clean = newest_checkpoint(store, root)
+    start = position or numbers[0] << 32 | SEGMENT_HEADER
+    end, promised = store._replay(start, position)
+    if not clean or end != position:
+        end = past_damage(store, root, end, promised, repair)
+    last = numbers[-1]
+    if clean and end == position and used(root, end >> 32) and not used(root, (end >> 32) + 1):
+        store._start(end, 0, last, True)
+        return
+    number = (end >> 32) + 1
+    while used(root, number):
+        number += 1
+    if number > last:
+        store._create(number)
+    store._start(end, number, max(last, number), False)
+
+
+def newest_checkpoint(store: Store, root: str) -> tuple[int, bool]:
+    """Load the newest whole checkpoint: (its position, whether it was a clean close)."""
+    folder = os.path.join(root, "ckpt")
+    for name in sorted((n for n in os.listdir(folder) if n != "new"), reverse=True):
+        found = store._load(Path(folder, name).read_bytes())
+        if found is not None:
+            return found
+    return 0, False
+
+
+def past_damage(store: Store, root: str, end: int, promised: int, repair: bool) -> int:
+    """The true end of the log: end if a crash tore it there, else report or leave out damage."""
+    while True:
+        promised = max(promised, store._promise_after(end))
+        if promised <= end:
+            return end
+        following = store._frame_after(end)
+        to = place(root, following[0]) if following else f"at least {place(root, promised)}"
+        if not repair:
+            raise CorruptionError(
+                f"{place(root, end)}: frames that were acknowledged are damaged, from here to {to}. Nothing "
+                "was changed. Restore the file, or open with repair=True to leave out what is damaged"
+            )
+        store._count_damage()
+        if following is None:
+            return end
+        store._expect(following[1])
+        end, promised = store._replay(following[0], promised)
+
+
+def place(root: str, position: int) -> str:
+    """A position in the words of the file system."""
+    return f"{os.path.join(root, 'log', f'{position >> 32:08x}.seg')} byte {position & 0xFFFFFFFF}"
+
+
+def segments(root: str) -> list[int]:
+    """The numbers of the segments there are, in order."""
+    names = os.listdir(os.path.join(root, "log"))
+    return sorted(int(name[:-4], 16) for name in names if name.endswith(".seg"))
+
+
+def used(root: str, number: int) -> bool:
+    """Whether a segment was ever written to: its header is there."""
+    try:
+        with open(os.path.join(root, "log", f"{number:08x}.seg"), "rb") as file:
+            return file.read(8) != bytes(8)
+    except FileNotFoundError:
+        return False
+
+
+def close_store(store: Store) -> None:
+    """Leave the store; the last one out saves a clean checkpoint."""
+    try:
+        lock = store._lock_fd()
+    except EngineError:
+        return
+    store._maintenance().stop()
+    stat = store.stat()
+    if not stat["poisoned"]:
+        store._flush()
+        # Alone (nobody else holds it shared): what is saved now is the end of the log.
+        if file_lock(lock, fcntl.F_WRLCK, wait=False):
+            store._checkpoint(True)
+            forget_checkpoints(store.path)
+    store._end()
+
+
+def forget_checkpoints(root: str) -> None:
+    """Remove all but the two newest checkpoints."""
+    folder = os.path.join(root, "ckpt")
+    for name in sorted(n for n in os.listdir(folder) if n != "new")[:-2]:
+        os.unlink(os.path.join(folder, name))
+
+
+def index_chunks(queue: Queue, low: int, high: int) -> list[np.ndarray[Any, Any]]:
+    """Read-only views of the mapped index, a chunk of at most 128 entries each."""
+    pages = queue._pages(low, high)
+    if not pages:
+        return []
+    mapped = np.memmap(os.path.join(queue.store.path, "index"), dtype=ENTRY, mode="r")
+    return [mapped[p * 128 + first : p * 128 + first + count] for p, first, count in pages]
+
+
+def index_array(queue: Queue, low: int, high: int) -> np.ndarray[Any, Any]:
+    """The entries as one array."""
+    chunks = index_chunks(queue, low, high)
+    if len(chunks) == 1:
+        return chunks[0]
+    return np.concatenate(chunks) if chunks else np.empty(0, ENTRY)
+
+
+class Maintenance(threading.Thread):
+    """Makes segments ahead of need, flushes what was sent at kernel durability, checkpoints."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(name="penstock-maintenance", daemon=True)
+        self.store = store
+        self.ended = threading.Event()
+
+    def run(self) -> None:
+        while not self.ended.wait(MAINTENANCE_S):
+            try:
+                self.turn()
+            except EngineError:
+                return
+            except OSError:
+                # A checkpoint that cannot be written costs time at the next open, nothing else.
+                self.ended.wait(1)
+
+    def turn(self) -> None:
+        """One round of work; cheap when there is none."""
+        if self.store.stat()["poisoned"]:
+            return
+        self.store._prepare()
+        self.store._flush()
+        if self.store._due_checkpoint(CHECKPOINT_BYTES):
+            self.store.checkpoint()
+            forget_checkpoints(self.store.path)
+
+    def stop(self) -> None:
+        self.ended.set()
+        if self.is_alive() and threading.current_thread() is not self:
+            self.join()
