@@ -256,11 +256,6 @@ cdef class Store:
             control_new(core)
             core.control.index_allocated = os.fstat(core.index_fd).st_size // PAGE * PAGE
 
-    def _usable(self):
-        """Whether another process has left the control file as a live store needs it."""
-        cdef control_t* control = (<core_t*>self.core).control
-        return control.magic == CONTROL_MAGIC and control.version == CONTROL_VERSION and load32(&control.ready) == 1
-
     def _load(self, bytes checkpoint):
         """Put a checkpoint file in place: (position, clean), or None if it is not whole."""
         cdef checkpoint_t head

@@ -6,9 +6,11 @@ import fcntl
 import hashlib
 import json
 import os
+import random
 import secrets
 import struct
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +26,8 @@ ENTRY = np.dtype(
     [("position", "<u8"), ("stored_us", "<u8"), ("size", "<u4"), ("tag", "<u4"), ("key", "<u4"),
      ("spare", "<u4")]
 )
-PAGE = 4096
+CONTROL_MAGIC = 0x314C525453544E50
+CONTROL_VERSION = 1
 SEGMENT_HEADER = 4096
 CHECKPOINT_BYTES = 64 << 20
 MAINTENANCE_S = 0.05
@@ -94,13 +97,23 @@ def join(store: Store, root: str, lock: int, segment_size: int, repair: bool) ->
             return
         if not file_lock(lock, fcntl.F_RDLCK, wait=True):
             raise StoreLockedError(f"{root} is locked")
-        if all(os.path.exists(os.path.join(root, part)) for part in ("control", "store")):
+        if left_ready(root):
             store._attach(root, *identify(root, segment_size), lock)
             store._map(False)
-            if store._usable():
-                return
-            raise StoreLockedError(f"{root}: its last opener failed to recover it; open it again")
+            return
+        # Whoever recovered died before it was done: one of us must get the lock alone.
         file_lock(lock, fcntl.F_UNLCK, wait=True)
+        time.sleep(random.uniform(0.001, 0.01))
+
+
+def left_ready(root: str) -> bool:
+    """Whether the control file is that of a live store, its recovery finished."""
+    try:
+        with open(os.path.join(root, "control"), "rb") as file:
+            magic, version, ready = struct.unpack("<QII", file.read(16))
+    except (OSError, struct.error):
+        return False
+    return bool(magic == CONTROL_MAGIC and version == CONTROL_VERSION and ready == 1)
 
 
 def file_lock(fd: int, kind: int, *, wait: bool) -> bool:
@@ -189,8 +202,9 @@ def past_damage(store: Store, root: str, end: int, promised: int, repair: bool) 
         to = place(root, following[0]) if following else f"at least {place(root, promised)}"
         if not repair:
             raise CorruptionError(
-                f"{place(root, end)}: frames that were acknowledged are damaged, from here to {to}. Nothing "
-                "was changed. Restore the file, or open with repair=True to leave out what is damaged"
+                f"{place(root, end)}: frames that were acknowledged are damaged, from here to {to}. "
+                "Nothing was changed. Restore the file, or open with repair=True to leave out "
+                "what is damaged"
             )
         store._count_damage()
         if following is None:
