@@ -1,7 +1,10 @@
 """The pages keep up with the code: examples compile, links lead somewhere, limits are explained."""
 
 import ast
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -59,3 +62,15 @@ def test_every_limit_is_explained() -> None:
     }
     explained = set(re.findall(r"`(\w+)`", page.read_text()))
     assert not {name for name in fields if not name.startswith("_")} - explained
+
+
+EMBEDDED = [
+    text for language, text in FENCE.findall((ROOT / "README.md").read_text())
+    if language == "python" and "penstock.engine" in text
+]
+
+
+@pytest.mark.parametrize("text", EMBEDDED)
+def test_the_embedded_examples_run(text: str, tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "build/names")}
+    subprocess.run([sys.executable, "-c", text], cwd=tmp_path, env=environment, check=True)

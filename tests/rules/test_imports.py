@@ -6,6 +6,7 @@ client stands alone beside them. Both imports and cimports are read, also those 
 
 import ast
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from tree import ROOT, tracked
 
 ROOMS = {"client": "penstock", "engine": "penstock.engine", "server": "penstock.server"}
+NAMES = str(ROOT / "build/names")
 CYTHON_IMPORT = re.compile(r"^\s*(?:from\s+([\w.]+)\s+)?c?import\s+(\w[\w., ]*|\()", re.MULTILINE)
 CYTHON = {".pyx", ".pxi", ".pxd"}
 LOOPS = {"asyncio", "uvloop"}
@@ -111,9 +113,14 @@ def test_an_event_loop_is_known_in_few_places(path: Path) -> None:
     inner = str(path.relative_to(ROOT))
     assert (
         inner in {"engine/aio.py", "server/app.py", "server/bridge.py"}
+        or inner in {"client/aio.py", "client/aqueue.py", "client/consume.py"}
         or (inner.startswith("server/protocols/") and path.name in ASYNC_FILES)
-        or (inner.startswith("client/") and path.stem.startswith("aio"))
     )
+
+
+def test_the_blocking_client_does_not_pay_for_an_event_loop() -> None:
+    code = "import sys, penstock; sys.exit('asyncio' in sys.modules or 'numpy' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": NAMES}, check=True)
 
 
 @each_source
