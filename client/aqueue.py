@@ -1,0 +1,158 @@
+"""A queue and its messages, as the asyncio client sees them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING
+
+from penstock import model
+from penstock.consume import Consumption
+from penstock.model import Bytes, Level, Sought, as_bytes
+from penstock.request import Handle
+from penstock.wire import Delivered, Receipt
+
+if TYPE_CHECKING:
+    from penstock.aio import AsyncClient
+
+
+class AsyncMessage(model.MessageFields):
+    """A message and what can be done with it."""
+
+    __slots__ = ("_client",)
+
+    def __init__(self, client: AsyncClient, delivered: Delivered) -> None:
+        super().__init__(delivered)
+        self._client = client
+
+    async def confirm(self) -> None:
+        """The message is done and will not come again; raises StaleError if the lease is lost."""
+        model.raise_for(await self._client.confirm([self]))
+
+    async def release(self, delay: float = 0.0) -> None:
+        """The message is given back, and comes again after delay seconds."""
+        model.raise_for(await self._client.release([self], delay))
+
+    async def extend(self, lease: float) -> None:
+        """The lease ends lease seconds from now."""
+        model.raise_for(await self._client.extend([self], lease))
+
+
+class AsyncQueue:
+    """A queue of the server, or one group of it."""
+
+    def __init__(self, client: AsyncClient, handle: Handle) -> None:
+        self.client = client
+        self.name = handle.name
+        self.group_name = handle.group_name
+        self._handle = handle
+        # Bound once: a send passes here at a rate at which attribute look-ups count.
+        self._future = client.loop.create_future
+        self._session = client.session
+
+    def send_nowait(
+        self, body: Bytes, durability: Level = "disk", ext: Bytes = b""
+    ) -> asyncio.Future[Receipt]:
+        """A future of the receipt; the message leaves with all others of this loop turn.
+
+        Raises BusyError when too much is in flight, TooLargeError, ClosedError.
+        """
+        body = body if type(body) is bytes else as_bytes(body)
+        future = self._future()
+        level = 1 if durability == "disk" else model.level_of(durability)
+        self._session.send(future, self._handle, level, as_bytes(ext), body)
+        if not self.client.flushing:
+            self.client.flush_soon()
+        return future
+
+    async def send(self, body: Bytes, durability: Level = "disk", ext: Bytes = b"") -> Receipt:
+        """The receipt of one message, stored at the level it states."""
+        client = self.client
+        if len(self._session.pending) >= client.in_flight:
+            await client.room()
+        return await self.send_nowait(body, durability, ext)
+
+    async def send_many(self, bodies: Iterable[Bytes], durability: Level = "disk") -> Receipt:
+        """The receipt of a batch, stored as one: all of it or nothing."""
+        client, session = self.client, self._session
+        if len(session.pending) >= client.in_flight:
+            await client.room()
+        future = client.loop.create_future()
+        parts = [body if type(body) is bytes else as_bytes(body) for body in bodies]
+        call = model.batch_call(
+            future, self._handle, durability, session.next_sequence(), parts, session.frame_bytes
+        )
+        receipt: Receipt = await client.ask(call, client.timeout)
+        return receipt
+
+    async def receive(
+        self,
+        max_messages: int = 1,
+        wait: float = 0.0,
+        lease: float = 30.0,
+        max_bytes: int = model.RECEIVE_BYTES,
+    ) -> list[AsyncMessage]:
+        """Up to max_messages under a lease; empty when none came within wait seconds."""
+        call = model.receive_call(
+            self.client.loop.create_future(),
+            self._handle,
+            max_messages,
+            model.milliseconds(lease),
+            model.milliseconds(wait),
+            max_bytes,
+        )
+        client = self.client
+        return [AsyncMessage(client, m) for m in await client.ask(call, client.timeout + wait)]
+
+    async def peek(
+        self,
+        at: model.Place | None = None,
+        *,
+        offset: int | None = None,
+        time: float | None = None,
+        max_messages: int = 1,
+        wait: float = 0.0,
+    ) -> list[AsyncMessage]:
+        """Messages from a place on, without a lease: they cannot be confirmed."""
+        if at is None and offset is None and time is None:
+            at = "earliest"
+        kind, value = model.place_of(at, offset, None if time is None else model.micros(time))
+        call = model.read_call(
+            self.client.loop.create_future(),
+            self._handle,
+            kind,
+            value,
+            max_messages,
+            model.milliseconds(wait),
+        )
+        client = self.client
+        return [AsyncMessage(client, m) for m in await client.ask(call, client.timeout + wait)]
+
+    async def seek(
+        self,
+        to: model.Place | None = None,
+        *,
+        offset: int | None = None,
+        time: float | None = None,
+    ) -> Sought:
+        """Where the group stands now: at a place, an offset, or a time in seconds since 1970."""
+        kind, value = model.place_of(to, offset, None if time is None else model.micros(time))
+        client = self.client
+        call = model.seek_call(client.loop.create_future(), self._handle, kind, value)
+        sought: Sought = await client.ask(call, client.timeout)
+        return sought
+
+    async def group(self, name: str) -> AsyncQueue:
+        """The queue as a group of that name sees it: with a position and leases of its own."""
+        return await self.client.queue(self.name, group=name)
+
+    def consume(
+        self,
+        handler: Callable[[AsyncMessage], Awaitable[object]] | None = None,
+        *,
+        concurrency: int = 64,
+        lease: float = 30.0,
+        wait: float = 20.0,
+    ) -> Consumption:
+        """Messages for ``async for``, or, with a handler, a coroutine that runs it on them."""
+        return Consumption(self, handler, concurrency, lease, wait)

@@ -1,0 +1,220 @@
+"""What both clients share: addresses, times, and what they ask a session for."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
+
+from penstock import wire
+from penstock.errors import ForgedError, InvalidError, StaleError, TooLargeError
+from penstock.parse import fixed_fields, parse_messages, parse_verdicts
+from penstock.request import Call, Handle, Waiter
+from penstock.wire import EMPTY_RECEIPT, Delivered, Kind, Receipt, Verb, Verdict
+
+Level: TypeAlias = Literal["disk", "kernel"]
+Bytes: TypeAlias = bytes | bytearray | memoryview
+Value = TypeVar("Value")
+Place: TypeAlias = Literal["earliest", "latest"]
+
+DURABILITY: dict[str, int] = {"kernel": 0, "disk": 1}
+LEVELS = ("kernel", "disk")
+DEFAULT_ADDRESS = "tcp://127.0.0.1:7711"
+WAIT_MS_LIMIT = 0xFFFFFFFF
+RECEIVE_BYTES = 4 << 20
+
+
+class Sought(NamedTuple):
+    """Where the group stands after a seek, and how many messages will come again."""
+
+    offset: int
+    messages: int
+
+
+def parse_address(address: str) -> tuple[str, int]:
+    """(host, port) of tcp://host:port or host:port; an IPv6 host stands in brackets."""
+    host, colon, port = address.removeprefix("tcp://").rstrip("/").rpartition(":")
+    if not colon or not port.isdigit() or not 0 < int(port) < 65536 or "/" in host:
+        raise InvalidError(f"{address!r} is not tcp://host:port")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def as_bytes(body: Bytes) -> bytes:
+    """The body itself, or a copy of one that its owner could still change before a retry."""
+    if type(body) is bytes:
+        return body
+    if not isinstance(body, bytes | bytearray | memoryview):
+        raise TypeError(f"a body is bytes, not {type(body).__name__}")
+    return bytes(body)
+
+
+def level_of(durability: str) -> int:
+    """The durability as the wire has it."""
+    try:
+        return DURABILITY[durability]
+    except KeyError:
+        raise InvalidError(f"durability is disk or kernel, not {durability!r}") from None
+
+
+def milliseconds(seconds: float) -> int:
+    """Seconds as the wire has them, refused when they cannot be told."""
+    value = round(seconds * 1000)
+    if not 0 <= value <= WAIT_MS_LIMIT:
+        raise InvalidError(f"{seconds} seconds is not a time that can be told")
+    return value
+
+
+def place_of(
+    to: str | None, offset: int | None, time_us: int | None
+) -> tuple[Kind, int]:
+    """(kind, value) of a SEEK or READ of which exactly one argument is given."""
+    if (to is not None) + (offset is not None) + (time_us is not None) != 1:
+        raise InvalidError("give one of: a place, offset, time")
+    if offset is not None:
+        return Kind.OFFSET, offset
+    if time_us is not None:
+        return Kind.TIME, time_us
+    if to not in ("earliest", "latest"):
+        raise InvalidError(f"a place is earliest or latest, not {to!r}")
+    return (Kind.EARLIEST if to == "earliest" else Kind.LATEST), 0
+
+
+def micros(moment: float) -> int:
+    """Seconds since 1970 as the wire has them."""
+    return int(moment * 1_000_000)
+
+
+def now_us() -> int:
+    """The present moment as stored_us has it."""
+    return time.time_ns() // 1000
+
+
+def batch_call(
+    waiter: Waiter, handle: Handle, durability: str, sequence: int, bodies: Sequence[bytes],
+    frame_bytes: int,
+) -> Call:
+    """A SEND_BATCH; refused when it does not fit one frame, for a batch is stored as one."""
+    level = level_of(durability)
+    size = sum(map(len, bodies)) + 4 * len(bodies) + 64
+    if size > frame_bytes:
+        raise TooLargeError(f"a batch of {size} bytes is over the limit of {frame_bytes}")
+    if not bodies:
+        raise InvalidError("a batch has at least one message")
+
+    def encode(tag: int) -> bytes:
+        return wire.send_batch(tag, handle.queue, level, sequence, bodies)
+
+    def decode(payload: memoryview) -> Receipt:
+        offset, reached, twice, _, count = fixed_fields(wire.BATCH_REPLY, payload)
+        return Receipt(offset, LEVELS[reached & 1], twice == 1, count, handle.name)
+
+    return Call(waiter, Verb.SEND_BATCH, encode, decode, handle)
+
+
+def receive_call(
+    waiter: Waiter, handle: Handle, max_messages: int, lease_ms: int, wait_ms: int, max_bytes: int
+) -> Call:
+    def encode(tag: int) -> bytes:
+        return wire.receive(
+            tag, handle.queue, handle.group, max_messages, max_bytes, lease_ms, wait_ms
+        )
+
+    return Call(waiter, Verb.RECEIVE, encode, parse_messages, handle)
+
+
+def read_call(
+    waiter: Waiter, handle: Handle, kind: Kind, value: int, max_messages: int, wait_ms: int
+) -> Call:
+    def encode(tag: int) -> bytes:
+        return wire.read(
+            tag, handle.queue, kind, value, max_messages, RECEIVE_BYTES, wait_ms
+        )
+
+    return Call(waiter, Verb.READ, encode, parse_messages, handle)
+
+
+def confirm_call(waiter: Waiter, receipts: Sequence[bytes]) -> Call:
+    return Call(waiter, Verb.CONFIRM, lambda tag: wire.confirm(tag, receipts), parse_verdicts)
+
+
+def release_call(waiter: Waiter, receipts: Sequence[bytes], delay_ms: int) -> Call:
+    def encode(tag: int) -> bytes:
+        return wire.release(tag, delay_ms, receipts)
+
+    return Call(waiter, Verb.RELEASE, encode, parse_verdicts)
+
+
+def extend_call(waiter: Waiter, receipts: Sequence[bytes], lease_ms: int) -> Call:
+    def encode(tag: int) -> bytes:
+        return wire.extend(tag, lease_ms, receipts)
+
+    return Call(waiter, Verb.EXTEND, encode, parse_verdicts)
+
+
+def seek_call(waiter: Waiter, handle: Handle, kind: Kind, value: int) -> Call:
+    def encode(tag: int) -> bytes:
+        return wire.seek(tag, handle.queue, handle.group, kind, value)
+
+    def decode(payload: memoryview) -> Sought:
+        return Sought(*fixed_fields(wire.SEEK_REPLY, payload))
+
+    return Call(waiter, Verb.SEEK, encode, decode, handle)
+
+
+def admin_call(waiter: Waiter, do: str, fields: dict[str, Any]) -> Call:
+    document = json.dumps({"do": do, **fields}).encode()
+
+    def decode(payload: memoryview) -> Any:
+        return json.loads(bytes(payload)) if payload else {}
+
+    # After a broken connection nobody knows whether a purge was done, and doing it again
+    # would purge what was sent since.
+    retry = do in ("queue.list", "queue.show")
+    return Call(waiter, Verb.ADMIN, lambda tag: wire.admin(tag, document), decode, retry=retry)
+
+
+def ping_call(waiter: Waiter) -> Call:
+    return Call(waiter, Verb.PING, wire.ping, bytes)
+
+
+def raise_for(verdicts: Iterable[Verdict]) -> None:
+    """Raise StaleError or ForgedError unless all verdicts are done."""
+    for verdict in verdicts:
+        if verdict is Verdict.STALE:
+            raise StaleError("the lease was lost, or the message was confirmed or rewound")
+        if verdict is Verdict.FORGED:
+            raise ForgedError("the receipt is not one that this server gave")
+
+
+class MessageFields:
+    """What a message says of itself; the clients add what can be done with it."""
+
+    __slots__ = ("attempts", "body", "ext", "offset", "receipt", "stored_us")
+
+    def __init__(self, delivered: Delivered) -> None:
+        receipt, stored_us, attempts, ext, body = delivered
+        self.receipt = receipt
+        self.stored_us = stored_us
+        self.attempts = attempts
+        # Copied, or each message would keep the whole frame of its batch alive.
+        self.ext = bytes(ext)
+        self.body = bytes(body)
+        self.offset = int.from_bytes(receipt[:8], "little")
+
+    @property
+    def leased(self) -> bool:
+        """Whether it was received, and can be confirmed; a peeked one cannot."""
+        return self.receipt[8:] != EMPTY_RECEIPT[8:]
+
+    def __repr__(self) -> str:
+        body = self.body if len(self.body) <= 40 else self.body[:37] + b"..."
+        return f"<Message {self.offset} {body!r} attempts={self.attempts}>"
+
+
+def chunks(values: Iterable[Value], size: int) -> Iterator[list[Value]]:
+    """Lists of up to size values, until there are none."""
+    iterator = iter(values)
+    while chunk := list(islice(iterator, size)):
+        yield chunk

@@ -1,0 +1,102 @@
+"""Payloads to values: the reading half of the native codec, used by both ends."""
+
+from __future__ import annotations
+
+import struct
+from itertools import accumulate
+
+from penstock.wire import (
+    BATCH,
+    COUNT,
+    COUNT_AND_TIME,
+    MESSAGE,
+    MESSAGE_SIZE,
+    MESSAGES,
+    RECEIPT_SIZE,
+    SEND,
+    Delivered,
+    Status,
+    Verdict,
+    WireError,
+)
+
+
+def fixed_fields(layout: struct.Struct, payload: memoryview, exact: bool = True) -> tuple[int, ...]:
+    """The fields at the start of payload, which must have no more bytes if exact."""
+    if len(payload) < layout.size or (exact and len(payload) != layout.size):
+        raise WireError(Status.MALFORMED, f"a payload of {len(payload)} bytes, not {layout.size}")
+    return layout.unpack_from(payload)
+
+
+def parse_error(payload: memoryview) -> tuple[int, str]:
+    """(retry_after_ms, text) of an error reply."""
+    (retry_after_ms,) = fixed_fields(COUNT, payload, exact=False)
+    return retry_after_ms, str(payload[4:], "utf-8", "replace")
+
+
+def parse_send(payload: memoryview) -> tuple[int, int, int, memoryview, memoryview]:
+    """(queue, durability, sequence, ext, body) of a SEND."""
+    queue, durability, _, ext_size, sequence = fixed_fields(SEND, payload, exact=False)
+    if ext_size > len(payload) - SEND.size:
+        raise WireError(Status.MALFORMED, f"an ext of {ext_size} bytes does not fit the frame")
+    end = SEND.size + ext_size
+    return queue, durability, sequence, payload[SEND.size : end], payload[end:]
+
+
+def parse_batch(payload: memoryview) -> tuple[int, int, int, list[memoryview]]:
+    """(queue, durability, sequence, bodies) of a SEND_BATCH."""
+    queue, durability, _, _, sequence, count, _ = fixed_fields(BATCH, payload, exact=False)
+    room = len(payload) - BATCH.size
+    # Before the sizes are read: the count comes from the other end.
+    if count > room // 4:
+        raise WireError(Status.MALFORMED, f"{count} sizes do not fit the frame")
+    sizes = struct.unpack_from(f"<{count}I", payload, BATCH.size)
+    if sum(sizes) != room - 4 * count:
+        raise WireError(Status.MALFORMED, "the sizes are not those of the bodies")
+    ends = list(accumulate(sizes, initial=BATCH.size + 4 * count))
+    return queue, durability, sequence, [payload[a:b] for a, b in zip(ends, ends[1:])]
+
+
+def parse_receipts(payload: memoryview, timed: bool) -> tuple[int, list[bytes]]:
+    """(delay_ms or lease_ms, receipts); a CONFIRM is not timed and states 0."""
+    layout = COUNT_AND_TIME if timed else COUNT
+    count, *rest = fixed_fields(layout, payload, exact=False)
+    if count * RECEIPT_SIZE != len(payload) - layout.size:
+        raise WireError(Status.MALFORMED, f"{count} receipts are not what the frame holds")
+    starts = range(layout.size, len(payload), RECEIPT_SIZE)
+    return (rest[0] if timed else 0), [bytes(payload[p : p + RECEIPT_SIZE]) for p in starts]
+
+
+def parse_verdicts(payload: memoryview) -> list[Verdict]:
+    """The verdicts of a CONFIRM, RELEASE or EXTEND reply."""
+    (count,) = fixed_fields(COUNT, payload, exact=False)
+    if count != len(payload) - COUNT.size:
+        raise WireError(Status.MALFORMED, f"{count} verdicts are not what the frame holds")
+    try:
+        return [Verdict(byte) for byte in payload[COUNT.size :]]
+    except ValueError as error:
+        raise WireError(Status.MALFORMED, str(error)) from error
+
+
+def parse_messages(payload: memoryview) -> list[Delivered]:
+    """The messages of a RECEIVE or READ reply, as views of payload."""
+    count, _ = fixed_fields(MESSAGES, payload, exact=False)
+    position = MESSAGES.size
+    if count > (len(payload) - position) // MESSAGE_SIZE:
+        raise WireError(Status.MALFORMED, f"{count} messages do not fit the frame")
+    messages: list[Delivered] = []
+    for _ in range(count):
+        if len(payload) - position < MESSAGE_SIZE:
+            raise WireError(Status.MALFORMED, "a message's head is cut short")
+        receipt, stored_us, attempts, ext_size, body_size, _ = MESSAGE.unpack_from(payload, position)
+        start = position + MESSAGE_SIZE
+        middle = start + ext_size
+        position = middle + body_size
+        if position > len(payload):
+            raise WireError(Status.MALFORMED, "a message is cut short")
+        messages.append(
+            Delivered(receipt, stored_us, attempts, payload[start:middle], payload[middle:position])
+        )
+    if position != len(payload):
+        raise WireError(Status.MALFORMED, "bytes after the last message")
+    return messages

@@ -1,0 +1,394 @@
+"""The blocking client. Threads may share it: each request leaves at once, none waits for another's
+reply, and whichever thread waits first reads for all."""
+
+from __future__ import annotations
+
+import threading
+import time as clock
+from collections.abc import Callable, Iterable, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from penstock import model
+from penstock.errors import ConnectionLostError, PenstockError, TimeoutError
+from penstock.link import Link
+from penstock.model import Bytes, Level, Sought, as_bytes
+from penstock.request import Call, Handle
+from penstock.session import Session, State
+from penstock.wire import Delivered, Receipt, Verdict
+
+EACH_WINDOW = 1000
+
+
+class Reply:
+    """A waiter whose owner looks at it under the client's lock."""
+
+    __slots__ = ("_done", "error", "value")
+
+    def __init__(self) -> None:
+        self._done = False
+        self.value: Any = None
+        self.error: BaseException | None = None
+
+    def done(self) -> bool:
+        return self._done
+
+    def set_result(self, value: Any, /) -> None:
+        self.value = value
+        self._done = True
+
+    def set_exception(self, error: BaseException, /) -> None:
+        self.error = error
+        self._done = True
+
+
+class Message(model.MessageFields):
+    """A message and what can be done with it."""
+
+    __slots__ = ("_client",)
+
+    def __init__(self, client: Client, delivered: Delivered) -> None:
+        super().__init__(delivered)
+        self._client = client
+
+    def confirm(self) -> None:
+        """The message is done and will not come again; raises StaleError if the lease is lost."""
+        model.raise_for(self._client.confirm([self]))
+
+    def release(self, delay: float = 0.0) -> None:
+        """The message is given back, and comes again after delay seconds."""
+        model.raise_for(self._client.release([self], delay))
+
+    def extend(self, lease: float) -> None:
+        """The lease ends lease seconds from now."""
+        model.raise_for(self._client.extend([self], lease))
+
+
+class Queue:
+    """A queue of the server, or one group of it."""
+
+    def __init__(self, client: Client, handle: Handle) -> None:
+        self.client = client
+        self.name = handle.name
+        self.group_name = handle.group_name
+        self._handle = handle
+
+    def send(self, body: Bytes, durability: Level = "disk", ext: Bytes = b"") -> Receipt:
+        """The receipt of one message, stored at the level it states."""
+        reply, level, handle = Reply(), model.level_of(durability), self._handle
+        body, ext = as_bytes(body), as_bytes(ext)
+        client = self.client
+        client.request(lambda session: session.send(reply, handle, level, ext, body))
+        receipt: Receipt = client.wait(reply, client.timeout, "SEND")
+        return receipt
+
+    def send_each(
+        self, bodies: Iterable[Bytes], durability: Level = "disk", window: int = EACH_WINDOW
+    ) -> list[Receipt]:
+        """A receipt per message: each is stored by itself, window of them are on their way."""
+        level, handle, client = model.level_of(durability), self._handle, self.client
+        receipts: list[Receipt] = []
+        waiting: list[Reply] = []
+
+        def ask(session: Session) -> None:
+            for body in parts:
+                reply = Reply()
+                session.send(reply, handle, level, b"", body)
+                waiting.append(reply)
+
+        for parts in model.chunks(map(as_bytes, bodies), max(1, window)):
+            client.request(ask)
+            receipts += [client.wait(reply, client.timeout, "SEND") for reply in waiting]
+            waiting.clear()
+        return receipts
+
+    def send_many(self, bodies: Iterable[Bytes], durability: Level = "disk") -> Receipt:
+        """The receipt of a batch, stored as one: all of it or nothing."""
+        parts = list(map(as_bytes, bodies))
+        receipt: Receipt = self.client.ask(
+            lambda session, reply: model.batch_call(
+                reply,
+                self._handle,
+                durability,
+                session.next_sequence(),
+                parts,
+                session.frame_bytes,
+            )
+        )
+        return receipt
+
+    def receive(
+        self,
+        max_messages: int = 1,
+        wait: float = 0.0,
+        lease: float = 30.0,
+        max_bytes: int = model.RECEIVE_BYTES,
+    ) -> list[Message]:
+        """Up to max_messages under a lease; empty when none came within wait seconds."""
+        lease_ms, wait_ms = model.milliseconds(lease), model.milliseconds(wait)
+        client = self.client
+        found = client.ask(
+            lambda _, reply: model.receive_call(
+                reply, self._handle, max_messages, lease_ms, wait_ms, max_bytes
+            ),
+            wait,
+        )
+        return [Message(client, delivered) for delivered in found]
+
+    def peek(
+        self,
+        at: model.Place | None = None,
+        *,
+        offset: int | None = None,
+        time: float | None = None,
+        max_messages: int = 1,
+        wait: float = 0.0,
+    ) -> list[Message]:
+        """Messages from a place on, without a lease: they cannot be confirmed."""
+        if at is None and offset is None and time is None:
+            at = "earliest"
+        kind, value = model.place_of(at, offset, None if time is None else model.micros(time))
+        wait_ms = model.milliseconds(wait)
+        found = self.client.ask(
+            lambda _, reply: model.read_call(
+                reply, self._handle, kind, value, max_messages, wait_ms
+            ),
+            wait,
+        )
+        return [Message(self.client, delivered) for delivered in found]
+
+    def seek(
+        self,
+        to: model.Place | None = None,
+        *,
+        offset: int | None = None,
+        time: float | None = None,
+    ) -> Sought:
+        """Where the group stands now: at a place, an offset, or a time in seconds since 1970."""
+        kind, value = model.place_of(to, offset, None if time is None else model.micros(time))
+        sought: Sought = self.client.ask(
+            lambda _, reply: model.seek_call(reply, self._handle, kind, value)
+        )
+        return sought
+
+    def group(self, name: str) -> Queue:
+        """The queue as a group of that name sees it: with a position and leases of its own."""
+        return self.client.queue(self.name, group=name)
+
+
+class Client:
+    """A connection to a server that is made again when it breaks.
+
+    Invariants:
+      1. The session is touched under _lock only.
+      2. At most one thread reads, the one that set _reading; it alone reconnects.
+      3. Bytes leave in the order in which the session gave them: they are taken from it and
+         written under _writing, which is taken before _lock and never while holding it.
+    """
+
+    def __init__(
+        self,
+        address: str = model.DEFAULT_ADDRESS,
+        *,
+        producer: int | None = None,
+        timeout: float = 30.0,
+        connect_for: float = 5.0,
+        reconnect_for: float = 30.0,
+    ) -> None:
+        self.timeout = timeout
+        self.reconnect_for = reconnect_for
+        self._session = Session(producer)
+        self._lock = threading.Condition()
+        self._writing = threading.Lock()
+        self._reading = False
+        self._closed = False
+        self._link = Link(*model.parse_address(address), timeout)
+        try:
+            self._connect(connect_for)
+        except PenstockError:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; what is in flight fails with ClosedError."""
+        with self._lock:
+            self._closed = True
+            self._session.close()
+            self._link.close()
+            self._lock.notify_all()
+
+    # What a user asks for.
+
+    def queue(self, name: str, *, group: str = "", create: bool = True) -> Queue:
+        """The queue of that name; created if absent unless create is False."""
+        reply = Reply()
+        self.request(lambda session: session.open(reply, name, group, create))
+        return Queue(self, self.wait(reply, self.timeout, f"OPEN {name}"))
+
+    def confirm(self, messages: Sequence[model.MessageFields]) -> list[Verdict]:
+        """One verdict per message; what is done will not come again."""
+        return self._judge(model.confirm_call, messages)
+
+    def release(
+        self, messages: Sequence[model.MessageFields], delay: float = 0.0
+    ) -> list[Verdict]:
+        """One verdict per message; what is done comes again after delay seconds."""
+        return self._judge(model.release_call, messages, model.milliseconds(delay))
+
+    def extend(self, messages: Sequence[model.MessageFields], lease: float) -> list[Verdict]:
+        """One verdict per message; what is done is leased for lease seconds from now."""
+        return self._judge(model.extend_call, messages, model.milliseconds(lease))
+
+    def _judge(
+        self, make: Callable[..., Call], messages: Sequence[model.MessageFields], *times: int
+    ) -> list[Verdict]:
+        if not messages:
+            return []
+        receipts = [message.receipt for message in messages]
+        verdicts: list[Verdict] = self.ask(lambda _, reply: make(reply, receipts, *times))
+        return verdicts
+
+    def ping(self) -> None:
+        """Returns when the server has answered."""
+        self.ask(lambda _, reply: model.ping_call(reply))
+
+    def admin(self, do: str, **fields: Any) -> Any:
+        """What the server answers to one administrative request."""
+        return self.ask(lambda _, reply: model.admin_call(reply, do, fields))
+
+    def list(self) -> Any:
+        """The queues of the server."""
+        return self.admin("queue.list")
+
+    def show(self, name: str) -> Any:
+        """What the server knows of one queue."""
+        return self.admin("queue.show", name=name)
+
+    def delete(self, name: str) -> None:
+        """The queue and its messages are gone."""
+        self.admin("queue.delete", name=name)
+
+    def purge(self, name: str) -> Any:
+        """The messages of the queue are gone; how many."""
+        return self.admin("queue.purge", name=name)
+
+    # Requests on their way.
+
+    def ask(self, make: Callable[[Session, Reply], Call], wait: float = 0.0) -> Any:
+        """The reply to the call that make gives, awaited wait seconds over the timeout."""
+        reply = Reply()
+        names: list[str] = []
+
+        def request(session: Session) -> None:
+            call = make(session, reply)
+            names.append(call.verb.name)
+            session.call(call)
+
+        self.request(request)
+        return self.wait(reply, self.timeout + wait, names[0])
+
+    def request(self, ask: Callable[[Session], None]) -> None:
+        """Ask the session for something and write what it gives."""
+        with self._lock:
+            ask(self._session)
+        self._flush()
+
+    def _flush(self) -> None:
+        with self._writing:
+            with self._lock:
+                data = b"".join(self._session.outgoing)
+                self._session.outgoing.clear()
+            if data:
+                # A broken connection shows itself to the reader, who makes a new one.
+                self._link.write(data)
+
+    def wait(self, reply: Reply, seconds: float, what: str) -> Any:
+        """The value of a reply, or its error raised; TimeoutError after seconds."""
+        deadline = clock.monotonic() + seconds
+        while True:
+            with self._lock:
+                while self._reading and not reply.done() and clock.monotonic() < deadline:
+                    self._lock.wait(deadline - clock.monotonic())
+                if reply.done():
+                    if reply.error:
+                        raise reply.error
+                    return reply.value
+                if clock.monotonic() >= deadline:
+                    # Nobody waits for it now: the session gives late messages back.
+                    reply.set_exception(TimeoutError(f"no reply to {what} in {seconds} s"))
+                    continue
+                self._reading = True
+            try:
+                self._read(deadline)
+            finally:
+                with self._lock:
+                    self._reading = False
+                    self._lock.notify_all()
+
+    def _read(self, deadline: float) -> None:
+        data = self._link.read(deadline - clock.monotonic())
+        if data is None:
+            return
+        try:
+            with self._lock:
+                if self._closed:
+                    return
+                if not data:
+                    raise ConnectionLostError("the server hung up")
+                self._session.feed(data)
+                more = bool(self._session.outgoing)
+            if more:
+                self._flush()
+        except PenstockError:
+            self._connect(self.reconnect_for)
+
+    def _connect(self, seconds: float) -> None:
+        """Make a new connection and greet the server; else fail whoever waits."""
+        deadline = clock.monotonic() + seconds
+        with self._lock:
+            self._session.lost()
+        while not self._closed:
+            try:
+                self._link.open()
+                with self._lock:
+                    self._session.connected()
+                self._flush()
+                self._greet(deadline)
+                return
+            except (OSError, PenstockError) as error:
+                with self._lock:
+                    self._session.lost()
+                if not self._link.pause(deadline):
+                    lost = ConnectionLostError(f"{self._link} cannot be reached: {error}")
+                    with self._lock:
+                        self._session.fail(lost)
+                    raise lost from error
+
+    def _greet(self, deadline: float) -> None:
+        while True:
+            data = self._link.read(deadline - clock.monotonic())
+            if not data:
+                raise ConnectionLostError("the server hung up" if data == b"" else "no greeting")
+            with self._lock:
+                self._session.feed(data)
+                greeted = self._session.state in (State.RESOLVING, State.ONLINE)
+            self._flush()
+            if greeted:
+                self._link.stands()
+                return
+
+
+def connect(address: str = model.DEFAULT_ADDRESS, **options: Any) -> Client:
+    """A client that is connected to the server at tcp://host:port."""
+    return Client(address, **options)

@@ -1,0 +1,226 @@
+"""What the command line asks of a server: one function a command, each returns the exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from typing import Any, BinaryIO
+
+from penstock import Client, InvalidError, Verdict
+from penstock.server.output import Progress, body_fields, show
+
+CONNECT_SECONDS = 0.5
+SEND_CHUNK = 1000
+TAIL_CHUNK = 1000
+TAIL_WAIT_SECONDS = 5.0
+EXIT_OK = 0
+EXIT_FAILED = 1
+
+
+def connected(options: Namespace) -> Client:
+    """A client of the server that the options name."""
+    return Client(options.server, connect_for=CONNECT_SECONDS, reconnect_for=10.0)
+
+
+def send(options: Namespace) -> int:
+    """Send the bodies given, or every line of a file, or of standard input."""
+    with connected(options) as client:
+        queue = client.queue(options.queue)
+        sent = 0
+        first = last = -1
+        reached = options.durability
+        with Progress("send", None) as progress:
+            for bodies in _chunks(_bodies(options), SEND_CHUNK):
+                if len(bodies) == 1 and not sent:
+                    receipt = queue.send(bodies[0], options.durability)
+                else:
+                    receipt = queue.send_many(bodies, options.durability)
+                first = receipt.offset if not sent else first
+                last = receipt.offset + len(bodies) - 1
+                reached = receipt.durability
+                sent += len(bodies)
+                progress.advance(len(bodies))
+        row = {"queue": options.queue, "sent": sent, "durability": reached}
+        if sent:
+            row |= {"first_offset": first, "last_offset": last}
+        show([row], options.output)
+    return EXIT_OK
+
+
+def _bodies(options: Namespace) -> Iterator[bytes]:
+    if options.body:
+        yield from (os.fsencode(body) for body in options.body)
+    elif options.file in (None, "-"):
+        yield from _lines(sys.stdin.buffer, options.whole)
+    else:
+        with open(options.file, "rb") as source:
+            yield from _lines(source, options.whole)
+
+
+def _lines(source: BinaryIO, whole: bool) -> Iterator[bytes]:
+    if whole:
+        yield source.read()
+    else:
+        yield from (line.removesuffix(b"\n") for line in source)
+
+
+def _chunks(bodies: Iterator[bytes], size: int) -> Iterator[list[bytes]]:
+    chunk: list[bytes] = []
+    held = 0
+    for body in bodies:
+        if chunk and (len(chunk) == size or held + len(body) > 1 << 20):
+            yield chunk
+            chunk, held = [], 0
+        chunk.append(body)
+        held += len(body)
+    if chunk:
+        yield chunk
+
+
+def receive(options: Namespace) -> int:
+    """Receive messages, show them, then confirm them: one that was not shown comes again."""
+    stale = 0
+    with connected(options) as client:
+        queue = client.queue(options.queue, group=options.group, create=False)
+        got = 0
+        while got < options.count:
+            messages = queue.receive(
+                min(options.count - got, SEND_CHUNK), wait=options.wait, lease=options.lease
+            )
+            if not messages:
+                break
+            got += len(messages)
+            _show_messages(messages, options)
+            if not options.keep:
+                verdicts = client.confirm(messages)
+                stale += len(verdicts) - verdicts.count(Verdict.DONE)
+    if stale:
+        sys.stderr.write(f"penstock: the lease of {stale} messages was lost: they come again\n")
+    return EXIT_FAILED if stale else EXIT_OK
+
+
+def peek(options: Namespace) -> int:
+    """Show messages from a place on, without taking them."""
+    with connected(options) as client:
+        queue = client.queue(options.queue, create=False)
+        place = place_of(options.start)
+        messages = queue.peek(place.pop("place", None), **place, max_messages=options.count)
+        _show_messages(messages, options)
+    return EXIT_OK
+
+
+def tail(options: Namespace) -> int:
+    """Show messages as they are stored, until Ctrl-C."""
+    with connected(options) as client:
+        queue = client.queue(options.queue, create=False)
+        place = place_of(options.start)
+        if place.pop("place", "") == "latest":
+            # A moment stays where it is; latest would skip what comes between two requests.
+            place = {"time": time.time()}
+        left = options.count
+        while left is None or left > 0:
+            room = TAIL_CHUNK if left is None else min(left, TAIL_CHUNK)
+            messages = queue.peek(**place, max_messages=room, wait=TAIL_WAIT_SECONDS)
+            if messages:
+                _show_messages(messages, options)
+                # From here on by offset: latest is another place after every message.
+                place = {"offset": messages[-1].offset + 1}
+                left = None if left is None else left - len(messages)
+    return EXIT_OK
+
+
+def _show_messages(messages: list[Any], options: Namespace) -> None:
+    if options.raw:
+        out = sys.stdout.buffer
+        out.writelines(message.body + b"\n" for message in messages)
+        out.flush()
+    else:
+        show((_message_row(message) for message in messages), options.output)
+
+
+def _message_row(message: Any) -> dict[str, Any]:
+    row = {"offset": message.offset, "stored": message.stored_us, "attempts": message.attempts}
+    stored = datetime.fromtimestamp(message.stored_us / 1e6).astimezone()
+    row["stored"] = stored.isoformat(timespec="milliseconds")
+    return row | body_fields(message.body)
+
+
+def rewind(options: Namespace) -> int:
+    """Put a group back, or forward, to a place."""
+    with connected(options) as client:
+        queue = client.queue(options.queue, group=options.group, create=False)
+        place = place_of(options.to)
+        sought = queue.seek(place.pop("place", None), **place)
+        row = {"queue": options.queue, "offset": sought.offset, "messages": sought.messages}
+        show([row], options.output)
+    return EXIT_OK
+
+
+def place_of(text: str) -> dict[str, Any]:
+    """The keywords of seek and peek for earliest, latest, an offset, or a time.
+
+    A time is ISO 8601, or an age as 90s, 15m, 2h or 7d.
+    """
+    units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+    if text in ("earliest", "latest"):
+        return {"place": text}
+    if text.isdigit():
+        return {"offset": int(text)}
+    if text[:-1].isdigit() and text[-1] in units:
+        return {"time": time.time() - int(text[:-1]) * units[text[-1]]}
+    try:
+        return {"time": datetime.fromisoformat(text).timestamp()}
+    except ValueError:
+        raise InvalidError(f"{text!r} is no place: earliest, latest, an offset or a time") from None
+
+
+def queue_create(options: Namespace) -> int:
+    """Create queues; those that are there stay as they are."""
+    with connected(options) as client:
+        for name in options.queues:
+            client.queue(name)
+        show([{"queue": name, "state": "ready"} for name in options.queues], options.output)
+    return EXIT_OK
+
+
+def queue_list(options: Namespace) -> int:
+    """List the queues."""
+    with connected(options) as client:
+        show(_rows(client.list()), options.output)
+    return EXIT_OK
+
+
+def queue_show(options: Namespace) -> int:
+    """Show what the server knows of a queue."""
+    return _each_queue(options, lambda client, name: client.show(name))
+
+
+def queue_delete(options: Namespace) -> int:
+    """Delete queues with all their messages."""
+    return _each_queue(options, lambda client, name: client.delete(name))
+
+
+def queue_purge(options: Namespace) -> int:
+    """Drop all messages of queues."""
+    return _each_queue(options, lambda client, name: client.purge(name))
+
+
+def _each_queue(options: Namespace, ask: Callable[[Client, str], Any]) -> int:
+    rows: list[dict[str, Any]] = []
+    with connected(options) as client:
+        for name in options.queues:
+            answer = ask(client, name)
+            rows.append({"queue": name} | (answer if isinstance(answer, dict) else {}))
+    show(rows, options.output)
+    return EXIT_OK
+
+
+def _rows(answer: Any) -> list[dict[str, Any]]:
+    found = answer.get("queues", answer) if isinstance(answer, dict) else answer
+    if isinstance(found, dict):
+        return [found]
+    return [row if isinstance(row, dict) else {"queue": row} for row in found]
