@@ -202,7 +202,7 @@ def past_damage(store: Store, root: str, end: int, promised: int, repair: bool) 
         to = place(root, following[0]) if following else f"at least {place(root, promised)}"
         if not repair:
             raise CorruptionError(
-                f"{place(root, end)}: frames that were acknowledged are damaged, from here to {to}. "
+                f"{place(root, end)}: acknowledged frames are damaged, from here to {to}. "
                 "Nothing was changed. Restore the file, or open with repair=True to leave out "
                 "what is damaged"
             )
