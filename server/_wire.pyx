@@ -1,0 +1,42 @@
+"""The hot path: frames and requests from the socket buffer into the engine, replies in one write.
+
+Everything between a read event and the staging of its messages, and between a
+drained operation and the bytes of its reply, is C. What is rare goes to Python.
+"""
+
+import asyncio
+from collections import OrderedDict, deque
+from heapq import heappop, heappush
+from time import monotonic, time
+from email.utils import formatdate
+from urllib.parse import unquote_to_bytes
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+
+cimport cython
+from cpython.bytearray cimport PyByteArray_AS_STRING
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memcpy, memmove, memset, strlen
+
+from penstock.engine._core cimport (
+    BUSY,
+    CORRUPT,
+    DONE,
+    NOT_FOUND,
+    POISONED,
+    STORE_FULL,
+    TOO_LARGE,
+    Lane,
+    Store,
+    operation_t,
+    receipt_t,
+    taken_t,
+)
+
+include "_wire_buffer.pxi"
+include "_wire_hub.pxi"
+include "_wire_waiting.pxi"
+include "_wire_deliver.pxi"
+include "_wire_native.pxi"

@@ -1,0 +1,368 @@
+# The hub: one per worker. It owns the lane and knows every connection.
+
+cdef enum:
+    DRAIN_ROOM = 4096
+    WOKEN_ROOM = 1024
+    SLOT_SHIFT = 42         # cookie = slot (22 bits) | shape (2 bits) | 8 spare bits | tag (32 bits)
+    SHAPE_SHIFT = 40
+    SHAPE_ONE = 0
+    SHAPE_BATCH = 1
+    SHAPE_CONFIRM = 2
+
+    # Why a connection does not read.
+    HELD_BY_LANE = 1        # the lane is full
+    HELD_BY_PEER = 2        # the peer does not read its replies
+    HELD_BY_CALL = 4        # a call on a thread has to come back first
+    HELD_BY_FLIGHT = 8      # too many requests in flight
+    HELD_BY_STOP = 16       # the server is stopping
+
+
+cdef class Endpoint:
+    """One connection of either protocol, as the hub sees it.
+
+    Invariants:
+      1. in_flight is the number of operations staged with our slot and not drained; the slot is
+         ours until it is 0, so an operation drained late never meets a stranger.
+      2. transport is None after the connection was lost; nothing is written then.
+      3. held is 0 exactly when the transport is reading.
+    """
+    cdef Hub hub
+    cdef object transport
+    cdef uint32_t slot, in_flight, held
+    cdef bint touched, closing
+    cdef buffer_t out
+    cdef double active, stalled, opened
+
+    def __dealloc__(self):
+        buffer_free(&self.out)
+
+    cdef int complete(self, operation_t* operation) except -1:
+        """Append the reply of a drained operation."""
+        return 0
+
+    cdef int proceed(self) except -1:
+        """Go on with what was kept while the connection was held."""
+        return 0
+
+    cdef bint expired(self, double now) noexcept:
+        return False
+
+    cdef int stop(self) except -1:
+        """The server stops: answer what waits, close when nothing is in flight."""
+        return 0
+
+    cdef int hold(self, uint32_t reason) except -1:
+        if self.held == 0 and self.transport is not None:
+            self.transport.pause_reading()
+        self.held |= reason
+        return 0
+
+    cdef int release(self, uint32_t reason) except -1:
+        if not self.held & reason:
+            return 0
+        self.held &= ~reason
+        if self.held == 0:
+            self.proceed()
+            if self.held == 0 and self.transport is not None:
+                self.transport.resume_reading()
+        return 0
+
+    cdef int flush(self) except -1:
+        """Hand all replies to the transport in one write."""
+        cdef size_t used = self.out.used
+        if used == 0:
+            return 0
+        self.out.used = 0
+        if self.transport is not None:
+            data = PyBytes_FromStringAndSize(<char*>self.out.data, used)
+            self.hub.sent_bytes += used
+            self.transport.write(data)
+        if self.out.room > KEPT_ROOM and self.out.used == 0:
+            buffer_free(&self.out)
+        return 0
+
+    cdef int touch(self) except -1:
+        if not self.touched:
+            self.touched = True
+            self.hub.touched.append(self)
+        return 0
+
+    def connection_made(self, transport):
+        self.transport = transport
+        self.opened = self.active = monotonic()
+        transport.set_write_buffer_limits(self.hub.limits.write_bytes)
+        if not self.hub.enter(self):
+            self.closing = True
+            transport.abort()
+
+    def connection_lost(self, error):
+        self.transport = None
+        self.closing = True
+        self.lost()
+        if self.in_flight == 0:
+            self.hub.leave(self)
+
+    cdef int lost(self) except -1:
+        return 0
+
+    def pause_writing(self):
+        self.stalled = monotonic()
+        self.hold(HELD_BY_PEER)
+
+    def resume_writing(self):
+        self.stalled = 0
+        self.active = monotonic()
+        self.release(HELD_BY_PEER)
+        self.hub.unstalled(self)
+
+    def eof_received(self):
+        return False
+
+    def get_buffer(self, hint):
+        return self.hub.scratch
+
+    cdef int close_soon(self) except -1:
+        """Send what there is, then close; what still arrives is thrown away for a moment, so that
+        the close is no reset which would destroy the reply on its way."""
+        self.closing = True
+        self.flush()
+        if self.transport is not None:
+            self.hub.loop.call_later(0.5, self.transport.close)
+        return 0
+
+
+cdef class Hub:
+    """The lane, the connections and the waiting receivers of one worker.
+
+    Invariants:
+      1. slots[e.slot] is e from enter() to leave().
+      2. Every operation that drain() yields was staged for the endpoint in its slot.
+      3. No reply to a durable request is written before its operation was drained.
+    """
+    cdef Lane lane
+    cdef Store store
+    cdef readonly object loop, limits, bridge, broker
+    cdef readonly bytearray scratch
+    cdef list slots, touched
+    cdef object free_slots, held, poll
+    cdef operation_t* done
+    cdef taken_t* taken
+    cdef uint8_t* verdicts
+    cdef uint8_t store_id[16]
+    cdef public uint64_t received_bytes, sent_bytes, sends, messages, confirms, delivered, refused
+    cdef public uint64_t requests, dropped, drains
+    cdef readonly uint64_t in_flight
+    cdef readonly uint32_t in_calls
+    cdef readonly uint32_t connections
+    cdef readonly bint stopping
+    # limits as C numbers
+    cdef uint32_t frame_bytes, message_bytes, batch_messages, take_messages, take_bytes
+    cdef uint32_t confirm_receipts, wait_limit, lease_limit, flight_limit, parked_limit
+    cdef size_t out_bytes
+    cdef double handshake_s, idle_s, http_idle_s, request_s
+    cdef WaitingRoom waiting
+    # HTTP
+    cdef readonly dict routes
+    cdef readonly object http_handler
+    cdef bytes date
+    cdef uint8_t http_durability
+
+    def __cinit__(self):
+        self.done = <operation_t*>malloc(DRAIN_ROOM * sizeof(operation_t))
+        self.verdicts = NULL
+        self.taken = NULL
+        if self.done is NULL:
+            raise MemoryError
+
+    def __init__(self, loop, Lane lane, broker, bridge, http_handler=None, durability="disk"):
+        limits = broker.limits
+        self.loop = loop
+        self.lane = lane
+        self.store = lane.store
+        self.broker = broker
+        self.bridge = bridge
+        self.limits = limits
+        self.http_handler = http_handler
+        self.http_durability = durability == "disk"
+        self.slots = []
+        self.touched = []
+        self.held = []
+        self.free_slots = deque()
+        self.waiting = WaitingRoom(self)
+        self.routes = {}
+        self.scratch = bytearray(limits.read_bytes)
+        self._take_limits(limits)
+        memcpy(self.store_id, PyBytes_AS_STRING(bytes(self.store.id)[:16].ljust(16, b"\0")), 16)
+        self.taken = <taken_t*>malloc(self.take_messages * sizeof(taken_t))
+        self.verdicts = <uint8_t*>malloc(self.confirm_receipts)
+        if self.taken is NULL or self.verdicts is NULL:
+            raise MemoryError
+        loop.add_reader(lane.fileno(), self.on_ready)
+        self.sweep()
+
+    def __dealloc__(self):
+        free(self.done)
+        free(self.taken)
+        free(self.verdicts)
+
+    cdef int _take_limits(self, limits) except -1:
+        self.frame_bytes = limits.frame_bytes
+        self.message_bytes = limits.message_bytes
+        self.batch_messages = limits.batch_messages
+        self.take_messages = limits.take_messages
+        self.take_bytes = limits.take_bytes
+        self.confirm_receipts = limits.confirm_receipts
+        self.wait_limit = limits.wait_ms
+        self.lease_limit = limits.lease_ms
+        self.flight_limit = limits.in_flight
+        self.parked_limit = limits.parked
+        self.out_bytes = limits.write_bytes
+        self.handshake_s = limits.handshake_s
+        self.idle_s = limits.idle_s
+        self.http_idle_s = limits.http_idle_s
+        self.request_s = limits.request_s
+        return 0
+
+    cdef bint enter(self, Endpoint endpoint) except -1:
+        if self.connections >= <uint32_t>self.limits.connections or self.stopping:
+            self.refused += 1
+            endpoint.slot = 0xffffffff
+            return False
+        if self.free_slots:
+            endpoint.slot = self.free_slots.popleft()
+            self.slots[endpoint.slot] = endpoint
+        else:
+            endpoint.slot = <uint32_t>len(self.slots)
+            self.slots.append(endpoint)
+        self.connections += 1
+        return True
+
+    cdef int leave(self, Endpoint endpoint) except -1:
+        if endpoint.slot == 0xffffffff:
+            return 0
+        self.slots[endpoint.slot] = None
+        self.free_slots.append(endpoint.slot)
+        self.connections -= 1
+        endpoint.slot = 0xffffffff
+        return 0
+
+    cdef int unstalled(self, Endpoint endpoint) except -1:
+        if self.waiting.count:
+            self.waiting.wake_all()
+            self.flush()
+        return 0
+
+    def on_ready(self):
+        """Answer everything that became durable, then serve those who wait for a message."""
+        cdef int count = DRAIN_ROOM
+        cdef int index
+        cdef Endpoint endpoint
+        cdef operation_t* operation
+        while count == DRAIN_ROOM:
+            with nogil:
+                count = self.lane.drain(self.done, DRAIN_ROOM)
+            self.drains += 1
+            for index in range(count):
+                operation = self.done + index
+                endpoint = <Endpoint>self.slots[operation.cookie >> SLOT_SHIFT]
+                endpoint.in_flight -= 1
+                self.in_flight -= 1
+                if endpoint.transport is None:
+                    if endpoint.in_flight == 0:
+                        self.leave(endpoint)
+                    continue
+                endpoint.complete(operation)
+                if not endpoint.touched:
+                    endpoint.touched = True
+                    self.touched.append(endpoint)
+        self.serve_woken()
+        if self.held:
+            self.unhold()
+        self.flush()
+
+    cdef int serve_woken(self) except -1:
+        cdef uint32_t queues[WOKEN_ROOM]
+        cdef int index
+        cdef int count = self.lane.woken(queues, WOKEN_ROOM)
+        if self.waiting.count == 0:
+            return 0
+        if count < 0:
+            self.waiting.wake_all()
+        for index in range(count):
+            self.waiting.wake_queue(queues[index])
+        return 0
+
+    def wait(self, uint32_t queue, uint32_t group, uint32_t wait_ms):
+        """A future that is done when the group may have a message, at the latest after wait_ms."""
+        cdef Parked parked = Parked.__new__(Parked)
+        parked.future = self.loop.create_future()
+        parked.verb = RECEIVE
+        parked.queue = queue
+        parked.group = group
+        self.waiting.park(parked, min(wait_ms, self.wait_limit))
+        return parked.future
+
+    @property
+    def parked(self):
+        return self.waiting.count
+
+    cdef int unhold(self) except -1:
+        cdef Endpoint endpoint
+        held, self.held = self.held, []
+        for endpoint in held:
+            endpoint.release(HELD_BY_LANE)
+        self.lane.kick()
+        return 0
+
+    cdef int flush(self) except -1:
+        cdef Endpoint endpoint
+        touched, self.touched = self.touched, []
+        for endpoint in touched:
+            endpoint.touched = False
+            endpoint.flush()
+            if endpoint.held & HELD_BY_FLIGHT and endpoint.in_flight < self.flight_limit // 2:
+                endpoint.release(HELD_BY_FLIGHT)
+                self.lane.kick()
+            if self.stopping:
+                endpoint.stop()
+        return 0
+
+    def sweep(self):
+        """Once a second: the date, and the connections that have gone silent or do not read."""
+        cdef Endpoint endpoint
+        cdef double now = monotonic()
+        cdef double stall = self.limits.stall_s
+        self.date = formatdate(usegmt=True).encode()
+        for endpoint in [one for one in self.slots if one is not None]:
+            if endpoint.transport is None:
+                continue
+            if endpoint.stalled and now - endpoint.stalled > stall:
+                self.dropped += 1
+                endpoint.transport.abort()
+            elif not endpoint.closing and endpoint.expired(now):
+                self.dropped += 1
+                endpoint.transport.close()
+        if not self.stopping or self.connections:
+            self.loop.call_later(1.0, self.sweep)
+
+    def begin_stop(self):
+        """Read no more; answer those who wait; close each connection as soon as it is owed nothing."""
+        cdef Endpoint endpoint
+        self.stopping = True
+        self.waiting.answer_all()
+        for endpoint in [one for one in self.slots if one is not None]:
+            endpoint.hold(HELD_BY_STOP)
+            endpoint.flush()
+            endpoint.stop()
+
+    def abort_all(self):
+        """Close what is still open, unsent bytes and all."""
+        cdef Endpoint endpoint
+        for endpoint in [one for one in self.slots if one is not None]:
+            if endpoint.transport is not None:
+                endpoint.transport.abort()
+
+    def close(self):
+        """Stop listening to the lane. The connections must be gone."""
+        self.waiting.close()
+        self.loop.remove_reader(self.lane.fileno())

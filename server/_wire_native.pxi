@@ -1,0 +1,376 @@
+# One native connection: whole frames in the socket buffer become staged operations.
+
+cdef class NativeEndpoint(NativeBase):
+    """The frames of one connection.
+
+    Invariants:
+      1. While not held, pending holds the first bytes of at most one frame; while held, whatever
+         has not been walked. It is as large as what arrived, never as what was announced.
+    """
+    cdef buffer_t pending
+    cdef object answer
+
+    def __init__(self, Hub hub, answer):
+        self.hub = hub
+        self.answer = answer
+
+    def __dealloc__(self):
+        buffer_free(&self.pending)
+
+    def buffer_updated(self, Py_ssize_t size):
+        self.hub.received_bytes += size
+        if self.closing:
+            return
+        self.active = monotonic()
+        self.feed(<const uint8_t*>PyByteArray_AS_STRING(self.hub.scratch), size)
+        self.finish()
+
+    cdef int finish(self) except -1:
+        """After a read: wake the committer once, write what could be answered at once."""
+        if self.staged:
+            self.staged = 0
+            self.hub.lane.kick()
+        if self.out.used:
+            self.flush()
+        return 0
+
+    cdef int feed(self, const uint8_t* data, size_t size) except -1:
+        cdef size_t position = 0
+        cdef size_t taken
+        if self.held:
+            return self.keep(data, size)
+        while self.pending.used and position < size:
+            taken = min(self.missing(), size - position)
+            self.keep(data + position, taken)
+            position += taken
+            if self.missing() == 0:
+                buffer_consume(&self.pending, self.process(self.pending.data, self.pending.used))
+                if self.closing:
+                    return 0
+                if self.held:
+                    break
+        if not self.held and not self.closing:
+            position += self.process(data + position, size - position)
+        if not self.closing and position < size:
+            self.keep(data + position, size - position)
+        return 0
+
+    cdef size_t missing(self) noexcept nogil:
+        """How many bytes pending lacks for its length, then for the frame; 0 also if it is refused."""
+        cdef uint32_t size
+        if self.pending.used < 4:
+            return 4 - self.pending.used
+        size = load32(self.pending.data)
+        if size < 12 or size > self.hub.frame_bytes:
+            return 0
+        return 4 + <size_t>size - min(self.pending.used, 4 + <size_t>size)
+
+    cdef int keep(self, const uint8_t* data, size_t size) except -1:
+        if buffer_append(&self.pending, data, size) < 0:
+            raise MemoryError
+        return 0
+
+    cdef int proceed(self) except -1:
+        if not self.closing and self.pending.used:
+            buffer_consume(&self.pending, self.process(self.pending.data, self.pending.used))
+        self.finish()
+        return 0
+
+    cdef size_t process(self, const uint8_t* data, size_t size) except? 0:
+        """Walk all whole frames; returns how many bytes were dealt with."""
+        cdef size_t position = 0
+        cdef size_t walked
+        cdef int outcome
+        cdef const uint8_t* frame
+        while not self.held and not self.closing:
+            with nogil:
+                outcome = self.walk(data + position, size - position, &walked)
+            position += walked
+            frame = data + position
+            if outcome == NEXT:
+                break
+            elif outcome == FLUSH:
+                self.flush()
+            elif outcome == HOLD:
+                self.hold(HELD_BY_LANE)
+                self.hub.held.append(self)
+            elif outcome == CROWDED:
+                self.hold(HELD_BY_FLIGHT)
+            elif outcome == FATAL:
+                self.close_soon()
+                return size
+            elif outcome == NO_MEMORY:
+                raise MemoryError
+            elif outcome == RELEASED:
+                if self.hub.waiting.count:
+                    self.hub.waiting.wake_all()
+                    self.hub.flush()
+            else:
+                position += 4 + <size_t>load32(frame)
+                if outcome == PARK:
+                    self.park(frame)
+                else:
+                    self.ask(frame)
+        return position
+
+    cdef int walk(self, const uint8_t* data, size_t size, size_t* walked) noexcept nogil:
+        """Deal with frame after frame until one needs something else; walked excludes that one."""
+        cdef size_t position = 0
+        cdef uint32_t length
+        cdef int outcome = NEXT
+        while size - position >= 4:
+            length = load32(data + position)
+            if length < 12 or length > self.hub.frame_bytes:
+                outcome = self.refuse_length(data + position, size - position, length)
+                break
+            if length > size - position - 4:
+                break
+            if self.in_flight >= self.hub.flight_limit:
+                outcome = CROWDED
+                break
+            outcome = self.one(data + position, length - 12)
+            if outcome == RELEASED:
+                position += 4 + <size_t>length
+                break
+            if outcome != NEXT:
+                break
+            position += 4 + <size_t>length
+            if self.out.used >= self.hub.out_bytes:
+                outcome = FLUSH
+                break
+        walked[0] = position
+        return outcome
+
+    cdef int refuse_length(self, const uint8_t* frame, size_t size, uint32_t length) noexcept nogil:
+        cdef uint8_t verb = frame[4] if size >= FRAME_HEAD else 0
+        cdef uint32_t tag = load32(frame + 8) if size >= FRAME_HEAD else 0
+        if length < 12:
+            return self.fatal(verb, tag, MALFORMED, b"a frame has at least 12 bytes")
+        return self.fatal(verb, tag, TOO_LARGE, b"the frame is over the limit told in HELLO")
+
+    cdef int one(self, const uint8_t* frame, uint32_t size) noexcept nogil:
+        """One whole frame with a payload of size bytes."""
+        cdef uint8_t verb = frame[4]
+        if frame[5] or load16(frame + 6) or load32(frame + 12):
+            return self.fatal(verb, load32(frame + 8), MALFORMED, b"a reserved field is not 0")
+        if not self.greeted:
+            if verb != HELLO:
+                return self.fatal(verb, load32(frame + 8), MALFORMED, b"HELLO comes first")
+            return self.hello(frame, size)
+        if verb == SEND:
+            return self.send_one(frame, size)
+        if verb == SEND_BATCH:
+            return self.send_batch(frame, size)
+        if verb == CONFIRM:
+            return self.confirm(frame, size)
+        if verb == RECEIVE or verb == READ:
+            return self.fetch(frame, size)
+        if verb == RELEASE or verb == EXTEND:
+            return self.leases(frame, size)
+        if verb == PING:
+            return self.ping(frame, size)
+        if verb in (OPEN, SEEK, GROUP, ADMIN):
+            return ASK
+        if verb == HELLO:
+            return self.fatal(verb, load32(frame + 8), MALFORMED, b"HELLO comes once")
+        return self.refuse(frame, UNKNOWN_VERB, b"there is no such verb")
+
+    cdef int hello(self, const uint8_t* frame, uint32_t size) noexcept nogil:
+        cdef const uint8_t* at = frame + FRAME_HEAD
+        cdef uint8_t* reply
+        if size != 16 or at[0] != c'P' or at[1] != c'N' or at[2] != c'S' or at[3] != c'T':
+            return self.malformed(frame)
+        if load16(at + 4) != 1:
+            return self.fatal(HELLO, load32(frame + 8), INVALID, b"the only version is 1")
+        reply = frame_begin(&self.out, HELLO, 0, load32(frame + 8), 24)
+        if reply is NULL:
+            return NO_MEMORY
+        store32(reply, 1)
+        store32(reply + 4, self.hub.frame_bytes)
+        memcpy(reply + 8, self.hub.store_id, 16)
+        self.producer = load64(at + 8)
+        self.greeted = True
+        return NEXT
+
+    cdef int ping(self, const uint8_t* frame, uint32_t size) noexcept nogil:
+        cdef uint8_t* reply = frame_begin(&self.out, PING, 0, load32(frame + 8), size)
+        if reply is NULL:
+            return NO_MEMORY
+        memcpy(reply, frame + FRAME_HEAD, size)
+        return NEXT
+
+    cdef int staged_as(self, const uint8_t* frame, int verdict, uint32_t messages) noexcept nogil:
+        """The outcome of staging an append."""
+        if verdict == DONE:
+            self.in_flight += 1
+            self.staged += 1
+            self.hub.in_flight += 1
+            self.hub.sends += 1
+            self.hub.messages += messages
+            return NEXT
+        # Something of this lane is on its way, so there will be a drain to wait for.
+        if verdict == BUSY and self.hub.in_flight:
+            return HOLD
+        return self.refuse_verdict(frame[4], load32(frame + 8), verdict)
+
+    cdef int send_one(self, const uint8_t* frame, uint32_t size) noexcept nogil:
+        cdef const uint8_t* at = frame + FRAME_HEAD
+        cdef uint32_t ext_size
+        if size < 16:
+            return self.malformed(frame)
+        ext_size = load16(at + 6)
+        if ext_size > size - 16:
+            return self.malformed(frame)
+        if at[4] > 1 or at[5]:
+            return self.refuse(frame, INVALID, b"durability is 0 or 1")
+        if size - 16 - ext_size > self.hub.message_bytes:
+            return self.refuse(frame, TOO_LARGE, b"the message is over its limit")
+        return self.staged_as(frame, self.hub.lane.stage_one(
+            self.cookie(SHAPE_ONE, load32(frame + 8)), load32(at), at[4],
+            self.producer, load64(at + 8),
+            at + 16, <uint16_t>ext_size, at + 16 + ext_size, size - 16 - ext_size), 1)
+
+    cdef int send_batch(self, const uint8_t* frame, uint32_t size) noexcept nogil:
+        cdef const uint8_t* at = frame + FRAME_HEAD
+        cdef uint32_t count, index, one
+        cdef uint32_t largest = 0
+        cdef uint64_t total = 0
+        if size < 24:
+            return self.malformed(frame)
+        count = load32(at + 16)
+        if count > (size - 24) // 4:
+            return self.malformed(frame)
+        if at[4] > 1 or at[5] or load16(at + 6) or load32(at + 20) or count == 0:
+            return self.refuse(frame, INVALID, b"durability is 0 or 1, count at least 1")
+        if count > self.hub.batch_messages:
+            return self.refuse(frame, TOO_LARGE, b"too many messages in the batch")
+        for index in range(count):
+            one = load32(at + 24 + 4 * <size_t>index)
+            total += one
+            largest = max(largest, one)
+        if total != size - 24 - 4 * count:
+            return self.malformed(frame)
+        if largest > self.hub.message_bytes:
+            return self.refuse(frame, TOO_LARGE, b"a message is over its limit")
+        return self.staged_as(frame, self.hub.lane.stage_batch(
+            self.cookie(SHAPE_BATCH, load32(frame + 8)), load32(at), at[4],
+            self.producer, load64(at + 8), count, at + 24, at + 24 + 4 * <size_t>count, total),
+            count)
+
+    cdef int park(self, const uint8_t* frame) except -1:
+        """Let a RECEIVE or READ that found nothing wait."""
+        cdef const uint8_t* at = frame + FRAME_HEAD
+        cdef Parked parked
+        if self.parked >= self.hub.parked_limit:
+            frame_error(&self.out, frame[4], load32(frame + 8), BUSY, 20,
+                        b"too many requests of this connection wait already")
+            return 0
+        parked = Parked.__new__(Parked)
+        parked.endpoint = self
+        parked.verb = frame[4]
+        parked.tag = load32(frame + 8)
+        parked.queue = load32(at)
+        if parked.verb == RECEIVE:
+            parked.group = load32(at + 4)
+            parked.max_messages = load32(at + 8)
+            parked.max_bytes = load32(at + 12)
+            parked.lease_ms = load32(at + 16)
+        else:
+            parked.offset = load64(at + 8)
+            parked.max_messages = load32(at + 16)
+            parked.max_bytes = load32(at + 20)
+        self.parked += 1
+        self.hub.waiting.park(parked, min(self.wait_of(frame), self.hub.wait_limit))
+        return 0
+
+    cdef int ask(self, const uint8_t* frame) except -1:
+        """Let Python answer on a thread; nothing after this frame is looked at before it has."""
+        cdef uint8_t verb = frame[4]
+        cdef uint32_t size = load32(frame) - 12
+        payload = PyBytes_FromStringAndSize(<const char*>frame + FRAME_HEAD, size)
+        self.hold(HELD_BY_CALL)
+        self.in_flight += 1
+        self.hub.in_calls += 1
+        future = self.hub.bridge.call(self.answer, verb, payload)
+        future.add_done_callback(Answered(self, verb, load32(frame + 8)))
+        return 0
+
+    cdef int answered(self, uint8_t verb, uint32_t tag, outcome) except -1:
+        """Reply with (status, payload); a READ whose place was found goes on as one by offset."""
+        cdef uint16_t status = outcome[0]
+        cdef bytes payload = outcome[1]
+        cdef uint8_t* reply
+        self.in_flight -= 1
+        self.hub.in_calls -= 1
+        if self.transport is None:
+            if self.in_flight == 0:
+                self.hub.leave(self)
+            return 0
+        if verb == READ and status == 0:
+            # The resolved request replaces the frame in front of what was kept.
+            self.reread(tag, payload)
+        else:
+            reply = frame_begin(&self.out, verb, status, tag, PyBytes_GET_SIZE(payload))
+            if reply is NULL:
+                raise MemoryError
+            memcpy(reply, PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload))
+        self.release(HELD_BY_CALL)
+        self.flush()
+        if self.hub.stopping:
+            self.stop()
+        return 0
+
+    cdef int reread(self, uint32_t tag, bytes payload) except -1:
+        cdef buffer_t frame
+        memset(&frame, 0, sizeof(frame))
+        cdef uint8_t* at = frame_begin(&frame, READ, 0, tag, PyBytes_GET_SIZE(payload))
+        if at is NULL:
+            raise MemoryError
+        frame.data[4] = READ
+        memcpy(at, PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload))
+        try:
+            if self.fetch(frame.data, <uint32_t>PyBytes_GET_SIZE(payload)) == PARK:
+                self.park(frame.data)
+        finally:
+            buffer_free(&frame)
+        return 0
+
+    cdef int lost(self) except -1:
+        if self.parked:
+            self.hub.waiting.forget(self)
+        buffer_free(&self.pending)
+        return 0
+
+    cdef bint expired(self, double now) noexcept:
+        if not self.greeted:
+            return now - self.opened > self.hub.handshake_s
+        return not self.in_flight and not self.parked and now - self.active > self.hub.idle_s
+
+    cdef int stop(self) except -1:
+        if self.in_flight == 0 and self.transport is not None:
+            self.closing = True
+            self.flush()
+            self.transport.close()
+        return 0
+
+
+@cython.final
+cdef class Answered:
+    """What brings the outcome of a call back to its connection."""
+    cdef NativeEndpoint endpoint
+    cdef uint8_t verb
+    cdef uint32_t tag
+
+    def __init__(self, NativeEndpoint endpoint, verb, tag):
+        self.endpoint = endpoint
+        self.verb = verb
+        self.tag = tag
+
+    def __call__(self, future):
+        self.endpoint.answered(self.verb, self.tag, future.result())
+
+
+class Connection(NativeEndpoint, asyncio.BufferedProtocol):
+    """What a loop accepts as the protocol of a native connection."""
+
+    __slots__ = ()

@@ -1,0 +1,204 @@
+"""The composition root: builds the worker of the given options and runs it until it is told to stop."""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from penstock.engine._core import Lane, Store
+from penstock.engine.errors import EngineError, StoreLockedError
+from penstock.server._wire import Hub
+from penstock.server.bridge import Bridge
+from penstock.server.broker.broker import Broker
+from penstock.server.broker.limits import Limits
+from penstock.server.config import ServeOptions, format_address, parse_address
+from penstock.server.protocols.http.door import HttpDoor
+from penstock.server.protocols.listener import Listener, bind
+from penstock.server.protocols.native.connection import NativeDoor
+
+OPEN_TIMEOUT_S = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Sockets:
+    """What was bound before the workers started; None where no address was given."""
+
+    tcp: socket.socket | None
+    http: socket.socket | None
+
+    @classmethod
+    def bind(cls, options: ServeOptions) -> "Sockets":
+        return cls(
+            bind(*parse_address(options.tcp)) if options.tcp else None,
+            bind(*parse_address(options.http)) if options.http else None,
+        )
+
+    def again(self) -> "Sockets":
+        """The same addresses bound once more: a worker's own sockets."""
+        return Sockets(*(one and bind(*one.getsockname()[:2]) for one in (self.tcp, self.http)))
+
+    def close(self) -> None:
+        for one in (self.tcp, self.http):
+            if one is not None:
+                one.close()
+
+    def ready_line(self) -> str:
+        named = (("tcp", self.tcp), ("http", self.http))
+        return " ".join(
+            ["ready", *(f"{n}={format_address(*s.getsockname()[:2])}" for n, s in named if s)]
+        )
+
+
+def main(options: ServeOptions) -> int:
+    """Serve until SIGTERM or SIGINT; 0 after a clean stop, 1 if it could not serve."""
+    try:
+        sockets = Sockets.bind(options)
+    except OSError as error:
+        print(f"penstock: cannot listen: {error}", file=sys.stderr)
+        return 1
+    line = sockets.ready_line()
+    if options.workers == 1:
+        return run(options, sockets, lambda: print(line, flush=True))
+    return supervise(options, sockets, line)
+
+
+def run(options: ServeOptions, sockets: Sockets, ready: Callable[[], object]) -> int:
+    """One worker, in this process."""
+    try:
+        store = open_store(options)
+    except (EngineError, OSError) as error:
+        print(f"penstock: cannot open {options.data}: {error}", file=sys.stderr)
+        return 1
+    try:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            runner.run(Worker(options, store, sockets).serve(ready))
+        store.checkpoint()
+    finally:
+        store.close()
+    return 0
+
+
+def open_store(options: ServeOptions) -> Store:
+    """The store; waits while another worker recovers it."""
+    deadline = time.monotonic() + OPEN_TIMEOUT_S
+    while True:
+        try:
+            return Store.open(
+                options.data, durability=options.durability, segment_size=options.segment_size
+            )
+        except StoreLockedError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    """uvloop's loop where it is installed."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop
+    return uvloop.new_event_loop
+
+
+class Worker:
+    """One process's doors on the store."""
+
+    def __init__(self, options: ServeOptions, store: Store, sockets: Sockets) -> None:
+        self.options = options
+        self.store = store
+        self.sockets = sockets
+        self.limits = Limits()
+
+    async def serve(self, ready: Callable[[], object]) -> None:
+        """Open the doors, wait for a signal, drain."""
+        loop = asyncio.get_running_loop()
+        stopping = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stopping.set)
+        lane = Lane(self.store)
+        bridge = Bridge(loop)
+        broker = Broker(self.store, self.limits)
+        door = HttpDoor(broker, bridge, self.options.durability)
+        hub = Hub(loop, lane, broker, bridge, door, self.options.durability)
+        door.hub = hub
+        doors = ((self.sockets.tcp, NativeDoor(hub, broker)), (self.sockets.http, door))
+        listeners = [Listener(bound, factory) for bound, factory in doors if bound is not None]
+        for listener in listeners:
+            await listener.start()
+        ready()
+        await stopping.wait()
+        door.ready = False
+        for listener in listeners:
+            listener.stop()
+        await self.drain(hub)
+        bridge.close()
+        hub.close()
+        lane.close()
+
+    async def drain(self, hub: Hub) -> None:
+        """Answer what is in flight, then close every connection; those who do not read are cut."""
+        hub.begin_stop()
+        deadline = time.monotonic() + self.limits.drain_s
+        while (hub.connections or hub.in_flight) and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+        hub.abort_all()
+        while hub.connections and time.monotonic() < deadline + 1.0:
+            await asyncio.sleep(0.01)
+
+
+def supervise(options: ServeOptions, sockets: Sockets, line: str) -> int:
+    """Fork the workers, say ready when all serve, pass the signals on, and wait for them."""
+    reading, writing = os.pipe()
+    workers = [fork_worker(options, sockets, reading, writing) for _ in range(options.workers)]
+    os.close(writing)
+
+    def stop(number: int = signal.SIGTERM, frame: object = None) -> None:
+        for worker in workers:
+            try:
+                os.kill(worker, signal.SIGTERM)
+            except ProcessLookupError:
+                continue
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    count = 0
+    while count < options.workers and os.read(reading, 1):
+        count += 1
+    if count == options.workers:
+        sockets.close()
+        print(line, flush=True)
+    else:
+        stop()
+    failed = count < options.workers
+    remaining = set(workers)
+    while remaining:
+        worker, status = os.wait()
+        remaining.discard(worker)
+        if os.waitstatus_to_exitcode(status) != 0:
+            print(f"penstock: worker {worker} failed, stopping", file=sys.stderr)
+            failed = True
+            stop()
+    return int(failed)
+
+
+def fork_worker(options: ServeOptions, sockets: Sockets, reading: int, writing: int) -> int:
+    """The process id of a new worker. In the worker itself it does not return."""
+    worker = os.fork()
+    if worker:
+        return worker
+    code = 1
+    try:
+        os.close(reading)
+        # Own sockets: the kernel spreads connections over sockets, not over processes.
+        own = sockets.again()
+        sockets.close()
+        code = run(options, own, lambda: os.write(writing, b"+"))
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)

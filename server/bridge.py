@@ -1,0 +1,27 @@
+"""Blocking engine calls from an event loop: the one place where threads and the loop meet."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Bridge:
+    """A few threads for calls that may wait for the disk; the loop itself never does."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, threads: int = 4) -> None:
+        self.loop = loop
+        self.pool = ThreadPoolExecutor(threads, thread_name_prefix="penstock")
+
+    def call(
+        self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs
+    ) -> asyncio.Future[R]:
+        """Run the function on a thread; await the result."""
+        return self.loop.run_in_executor(self.pool, lambda: function(*args, **kwargs))
+
+    def close(self) -> None:
+        """Wait for the calls under way."""
+        self.pool.shutdown(wait=True)

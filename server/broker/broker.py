@@ -1,0 +1,157 @@
+"""Names to queues, and what may be done to a queue as a whole. No wire, no clock, no loop."""
+
+import re
+from collections.abc import Callable
+from functools import wraps
+from threading import Lock
+from typing import Concatenate, ParamSpec, TypeVar
+
+from penstock.engine._core import Consumer, Queue, Store
+from penstock.engine.errors import EngineError
+from penstock.server.broker.errors import BrokerError, Kind, refusal
+from penstock.server.broker.limits import Limits
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+NAME = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
+OFFSET, TIME, EARLIEST, LATEST = range(4)
+
+
+def refusing(
+    function: "Callable[Concatenate[Broker, P], R]",
+) -> "Callable[Concatenate[Broker, P], R]":
+    """The same method, whose engine errors come out as the broker's."""
+
+    @wraps(function)
+    def wrapper(self: "Broker", *args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(self, *args, **kwargs)
+        except EngineError as error:
+            raise refusal(error) from error
+
+    return wrapper
+
+
+class Broker:
+    """The queues of one store, by name and by number.
+
+    Invariants:
+      1. A queue in queues was open in this process when it was put there; another
+         process may have deleted it since, and the engine then says NOT_FOUND.
+      2. queues holds at most limits.route_names entries; it is a cache.
+    """
+
+    def __init__(self, store: Store, limits: Limits) -> None:
+        self.store = store
+        self.limits = limits
+        self.queues: dict[int, Queue] = {}
+        self.lock = Lock()
+
+    @refusing
+    def open(self, name: str, *, create: bool) -> Queue:
+        """The queue of that name. Creates it if asked and absent; else raises NOT_FOUND."""
+        queue = self.store.queue(checked(name), create=create)
+        self._remember(queue)
+        return queue
+
+    def create(self, name: str) -> tuple[Queue, bool]:
+        """The queue and whether it is new."""
+        try:
+            return self.open(name, create=False), False
+        except BrokerError as error:
+            if error.kind is not Kind.NOT_FOUND:
+                raise
+        return self.open(name, create=True), True
+
+    @refusing
+    def by_id(self, number: int) -> Queue:
+        """The queue with that number. Raises NOT_FOUND."""
+        found = self.queues.get(number)
+        if found is not None:
+            return found
+        # A client may hold the number from another worker or from before a restart.
+        for name in self.store.queues():
+            queue = self.store.queue(name, create=False)
+            if queue.id == number:
+                self._remember(queue)
+                return queue
+        raise BrokerError(Kind.NOT_FOUND, f"there is no queue number {number}")
+
+    @refusing
+    def names(self, prefix: str = "") -> list[str]:
+        """The names of all queues, sorted."""
+        return sorted(name for name in self.store.queues() if name.startswith(prefix))
+
+    @refusing
+    def show(self, name: str) -> dict[str, int | str]:
+        """The numbers of one queue."""
+        queue = self.open(name, create=False)
+        return {"name": name, "id": queue.id, **queue.stat()}
+
+    @refusing
+    def delete(self, name: str) -> None:
+        """Remove the queue and what is in it."""
+        queue = self.open(name, create=False)
+        self.store.delete(name)
+        with self.lock:
+            self.queues.pop(queue.id, None)
+
+    @refusing
+    def purge(self, name: str) -> int:
+        """Remove what is in the queue; returns how many messages that were."""
+        return self.open(name, create=False).purge()
+
+    @refusing
+    def group(self, queue: Queue, name: str) -> Consumer:
+        """The consumer group of that name; it is made if absent. The empty name is the queue's own."""
+        return queue.group(checked(name) if name else "")
+
+    def consumer(self, queue: Queue, group: int) -> Consumer:
+        """The group with that number, 0 being the queue's own. Raises NOT_FOUND."""
+        own = self.group(queue, "")
+        if group in (0, own.id):
+            return own
+        for name in getattr(queue, "groups", list)():
+            found = self.group(queue, name)
+            if found.id == group:
+                return found
+        raise BrokerError(Kind.NOT_FOUND, f"queue {queue.name} has no group number {group}")
+
+    @refusing
+    def seek(self, consumer: Consumer, kind: int, value: int) -> tuple[int, int]:
+        """Move the group; returns where it is now and how many messages will come again."""
+        if kind == TIME:
+            return consumer.seek(time_us=value)
+        return consumer.seek(offset=self.position(consumer.queue, kind, value))
+
+    @refusing
+    def position(self, queue: Queue, kind: int, value: int) -> int:
+        """The offset that (kind, value) means. Raises INVALID for another kind."""
+        if kind == OFFSET:
+            return value
+        if kind == TIME:
+            return queue.offset_at(value)
+        if kind == EARLIEST:
+            return 0
+        if kind == LATEST:
+            return next_offset(queue)
+        raise BrokerError(Kind.INVALID, f"kind is 0 to 3, not {kind}")
+
+    def _remember(self, queue: Queue) -> None:
+        with self.lock:
+            if len(self.queues) >= self.limits.route_names:
+                self.queues.clear()
+            self.queues[queue.id] = queue
+
+
+def checked(name: str) -> str:
+    """The name itself. Raises INVALID unless it is 1 to 128 of A-Z a-z 0-9 . _ -"""
+    if NAME.fullmatch(name) is None:
+        raise BrokerError(Kind.INVALID, "a name is 1 to 128 of the characters A-Z a-z 0-9 . _ -")
+    return name
+
+
+def next_offset(queue: Queue) -> int:
+    """The offset that the next message of the queue will have."""
+    return queue.stat()["next"]

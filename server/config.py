@@ -1,0 +1,41 @@
+"""What the operator chose, and how addresses are written."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    """Everything `penstock serve` can be told. An address is HOST:PORT; port 0 picks a free one; "" leaves it out."""
+
+    data: str
+    tcp: str = "127.0.0.1:7711"
+    http: str = "127.0.0.1:7712"
+    workers: int = 1
+    durability: Literal["disk", "kernel"] = "disk"
+    segment_size: int = 64 << 20
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.workers <= 256:
+            raise ValueError(f"workers must be between 1 and 256, not {self.workers}")
+        if self.durability not in ("disk", "kernel"):
+            raise ValueError(f"durability must be disk or kernel, not {self.durability!r}")
+        if not self.tcp and not self.http:
+            raise ValueError("neither a TCP nor an HTTP address was given")
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """Host and port of HOST:PORT or [V6]:PORT; an empty host is the loopback. Raises ValueError."""
+    host, colon, digits = text.rpartition(":")
+    if not colon or not digits.isascii() or not digits.isdigit() or int(digits) > 65535:
+        raise ValueError(f"an address is HOST:PORT with a port of 0 to 65535, not {text!r}")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise ValueError(f"an IPv6 address is written [ADDRESS]:PORT, not {text!r}")
+    return host or "127.0.0.1", int(digits)
+
+
+def format_address(host: str, port: int) -> str:
+    """HOST:PORT, with brackets round an IPv6 address."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

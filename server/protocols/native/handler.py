@@ -1,0 +1,102 @@
+"""The rare verbs: what a connection asks of the broker rather than of the lane. Runs on a thread."""
+
+import json
+import struct
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from penstock.server.broker.broker import Broker
+from penstock.server.broker.errors import BrokerError, Kind
+from penstock.server.protocols.native.statuses import refused
+
+OPEN, SEEK, READ, GROUP, ADMIN = 2, 9, 10, 11, 12
+CREATE = 1
+
+SEEK_PAYLOAD = struct.Struct("<IIIIQ")
+READ_PAYLOAD = struct.Struct("<IIQIIII")
+
+
+class Handler:
+    """Called with a verb and its payload; returns a status and the payload of the reply."""
+
+    def __init__(self, broker: Broker) -> None:
+        self.broker = broker
+        self.verbs: dict[int, Callable[[bytes], bytes]] = {
+            OPEN: self.open,
+            SEEK: self.seek,
+            READ: self.resolve,
+            GROUP: self.group,
+            ADMIN: self.admin,
+        }
+
+    def __call__(self, verb: int, payload: bytes) -> tuple[int, bytes]:
+        try:
+            return 0, self.verbs[verb](payload)
+        except BrokerError as error:
+            return refused(error)
+        except Exception:
+            # A bug of ours must cost one request, not the connection of a stranger.
+            traceback.print_exc(file=sys.stderr)
+            return refused(BrokerError(Kind.INTERNAL, "the request failed inside the server"))
+
+    def open(self, payload: bytes) -> bytes:
+        if len(payload) < 4:
+            raise BrokerError(Kind.INVALID, "OPEN is flags and a name")
+        flags = int.from_bytes(payload[:4], "little")
+        if flags & ~CREATE:
+            raise BrokerError(Kind.INVALID, "the only flag is 1, create if absent")
+        queue = self.broker.open(name_of(payload[4:]), create=bool(flags & CREATE))
+        return queue.id.to_bytes(4, "little")
+
+    def group(self, payload: bytes) -> bytes:
+        if len(payload) < 8:
+            raise BrokerError(Kind.INVALID, "GROUP is a queue, zero and a name")
+        queue = self.broker.by_id(int.from_bytes(payload[:4], "little"))
+        return self.broker.group(queue, name_of(payload[8:])).id.to_bytes(4, "little")
+
+    def seek(self, payload: bytes) -> bytes:
+        if len(payload) != SEEK_PAYLOAD.size:
+            raise BrokerError(Kind.INVALID, f"SEEK has {SEEK_PAYLOAD.size} bytes")
+        number, group, kind, _, value = SEEK_PAYLOAD.unpack(payload)
+        consumer = self.broker.consumer(self.broker.by_id(number), group)
+        return struct.pack("<QQ", *self.broker.seek(consumer, kind, value))
+
+    def resolve(self, payload: bytes) -> bytes:
+        """The same READ with its kind and value turned into an offset."""
+        number, kind, value, *rest = READ_PAYLOAD.unpack(payload)
+        offset = self.broker.position(self.broker.by_id(number), kind, value)
+        return READ_PAYLOAD.pack(number, 0, offset, *rest)
+
+    def admin(self, payload: bytes) -> bytes:
+        try:
+            request = json.loads(payload)
+        except (ValueError, RecursionError) as error:
+            raise BrokerError(Kind.INVALID, "ADMIN is a JSON object") from error
+        if not isinstance(request, dict):
+            raise BrokerError(Kind.INVALID, "ADMIN is a JSON object")
+        return json.dumps(self.administer(request)).encode()
+
+    def administer(self, request: dict[str, Any]) -> dict[str, Any]:
+        do = request.get("do")
+        name = request.get("name", request.get("queue", ""))
+        if not isinstance(name, str):
+            raise BrokerError(Kind.INVALID, "name is text")
+        if do == "queue.list":
+            return {"queues": self.broker.names(str(request.get("prefix", "")))}
+        if do == "queue.show":
+            return self.broker.show(name)
+        if do == "queue.delete":
+            self.broker.delete(name)
+            return {}
+        if do == "queue.purge":
+            return {"purged": self.broker.purge(name)}
+        raise BrokerError(Kind.INVALID, "do is queue.list, queue.show, queue.delete or queue.purge")
+
+
+def name_of(raw: bytes) -> str:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        raise BrokerError(Kind.INVALID, "a name is UTF-8 text") from error
