@@ -243,10 +243,11 @@ cdef void apply_replay(core_t* core, const record_t* record) noexcept nogil:
         queue = find_queue(core, record.queue)
         if queue != NULL and record.offset >= queue.next:
             # Offsets are missing only where a damaged frame was left out on request.
-            while queue.next < record.offset:
-                index_reserve(core, 8)
+            while queue.next < record.offset and index_reserve(core, 8) == 0:
                 lost_append(core, queue)
-            index_reserve(core, 8)
+            if index_reserve(core, 8):
+                core.control.full = 1
+                return
             message_append(core, queue, record)
         producer_note(core, record)
     elif record.type == RECORD_CONFIRM:

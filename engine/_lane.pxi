@@ -57,7 +57,7 @@ cdef class Lane:
         cdef lane_t* lane = <lane_t*>self.lane
         cdef round_t* round
         cdef uint32_t place
-        return confirm_stage(lane.core, lane, cookie, receipts, count, verdicts, &round, &place)
+        return confirm_stage(lane.core, lane, cookie, receipts, count, verdicts, False, &round, &place)
 
     cdef void kick(self) noexcept nogil:
         lane_kick(<lane_t*>self.lane)

@@ -273,14 +273,11 @@ cdef class Consumer:
         cdef uint8_t verdict = DONE
         with nogil:
             while True:
-                staged = confirm_stage(core, lane, 1, given, count, out, &round, &place)
+                staged = confirm_stage(core, lane, 1, given, count, out, True, &round, &place)
                 if staged != BUSY:
                     break
                 lane_turn(lane)
             if staged == DONE:
-                pthread_mutex_lock(&lane.lock)
-                round.claims += 1
-                pthread_mutex_unlock(&lane.lock)
                 lane_direct(lane, round)
                 verdict = round.operations[place].verdict
                 lane_claimed(lane, round)

@@ -269,6 +269,8 @@ cdef class Store:
         cdef core_t* core = live(self)
         with nogil:
             position = frames_replay(core, position, &promised)
+        if core.control.full:
+            raise StoreFullError(ENOSPC, "no room for the index; free some space and open again", self.path)
         return position, promised
 
     def _promise_after(self, uint64_t position):

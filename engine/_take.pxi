@@ -161,7 +161,7 @@ cdef int receipts_settle(core_t* core, const receipt_t* receipts, uint32_t count
 
 
 cdef int confirm_stage(core_t* core, lane_t* lane, uint64_t cookie, const receipt_t* receipts, uint32_t count,
-                       uint8_t* verdicts, round_t** into, uint32_t* place) noexcept nogil:
+                       uint8_t* verdicts, bint claim, round_t** into, uint32_t* place) noexcept nogil:
     """Confirm and stage the record of it. DONE, -1 if there is nothing to record, or BUSY (then nothing changed)."""
     cdef uint64_t need = count * <uint64_t>(sizeof(record_t) + sizeof(confirm_t) + sizeof(range_t) + 8) + 256
     cdef round_t* round
@@ -181,6 +181,8 @@ cdef int confirm_stage(core_t* core, lane_t* lane, uint64_t cookie, const receip
     place[0] = round.count
     into[0] = round
     start = 0
+    if claim:
+        round.claims += 1
     while at < count:
         if verdicts[at] != DONE:
             at += 1

@@ -167,6 +167,8 @@ def recover(store: Store, root: str, repair: bool) -> None:
         return
     position, clean = newest_checkpoint(store, root)
     start = position or numbers[0] << 32 | SEGMENT_HEADER
+    if not clean:
+        settle_segments(root, [number for number in numbers if number >= start >> 32])
     end, promised = store._replay(start, position)
     if not clean or end != position:
         end = past_damage(store, root, end, promised, repair)
@@ -180,6 +182,26 @@ def recover(store: Store, root: str, repair: bool) -> None:
     if number > last:
         store._create(number)
     store._start(end, number, max(last, number), False)
+
+
+def settle_segments(root: str, numbers: list[int]) -> None:
+    """Bring segments to the state a power cut would leave them in, before anything is read.
+
+    What a killed process wrote is put on disk, so that it may be called durable; and the
+    page cache is dropped, because after a failed fsync it can show bytes that the disk never got.
+    """
+    for number in numbers:
+        descriptor = os.open(segment_path(root, number), os.O_RDWR | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(descriptor)
+
+
+def segment_path(root: str, number: int) -> str:
+    """The path of a segment's file."""
+    return os.path.join(root, "log", f"{number:08x}.seg")
 
 
 def newest_checkpoint(store: Store, root: str) -> tuple[int, bool]:
@@ -215,7 +237,7 @@ def past_damage(store: Store, root: str, end: int, promised: int, repair: bool) 
 
 def place(root: str, position: int) -> str:
     """A position in the words of the file system."""
-    return f"{os.path.join(root, 'log', f'{position >> 32:08x}.seg')} byte {position & 0xFFFFFFFF}"
+    return f"{segment_path(root, position >> 32)} byte {position & 0xFFFFFFFF}"
 
 
 def segments(root: str) -> list[int]:
@@ -227,7 +249,7 @@ def segments(root: str) -> list[int]:
 def used(root: str, number: int) -> bool:
     """Whether a segment was ever written to: its header is there."""
     try:
-        with open(os.path.join(root, "log", f"{number:08x}.seg"), "rb") as file:
+        with open(segment_path(root, number), "rb") as file:
             return file.read(8) != bytes(8)
     except FileNotFoundError:
         return False
