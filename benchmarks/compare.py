@@ -45,7 +45,7 @@ def main(words: list[str] | None = None) -> int:
         print(f"{told['machine']['cpus']} CPUs, {told['machine']['filesystem']}, "
               f"{args.rounds} rounds of {args.seconds:g} s, medians\n", flush=True)
         for row in _chosen([*network.rows(data, args.workers), *embedded.rows(data)], args):
-            result = measure(row, args.rounds, args.seconds)
+            result = measure(row, args.rounds, args.seconds, folder)
             told["rows"].append(_record(result))
             _print(result)
         for entry in _long_rows(data, args):

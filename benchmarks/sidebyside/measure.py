@@ -80,7 +80,7 @@ class Result:
                     or (ratio or 0.0) < self.row.of_best_peer)
 
 
-def measure(row: Row, rounds: int, seconds: float) -> Result:
+def measure(row: Row, rounds: int, seconds: float, data: str) -> Result:
     """Start every contender of a row, measure them in turns, then once more with counters."""
     result = Result(row)
     running: dict[str, Running] = {}
@@ -101,7 +101,7 @@ def measure(row: Row, rounds: int, seconds: float) -> Result:
         for name in list(running):
             pid = running[name].pid
             if pid is not None:
-                _count(result, running, name, pid, min(seconds, 2.0))
+                _count(result, running, name, Counting(pid, data), min(seconds, 2.0))
     return result
 
 
@@ -119,14 +119,14 @@ def _attempt(result: Result, running: dict[str, Running], name: str,
         return None
 
 
-def _count(result: Result, running: dict[str, Running], name: str, pid: int,
+def _count(result: Result, running: dict[str, Running], name: str, counting: Counting,
            seconds: float) -> None:
     """Counting slows what is counted, so it has a round of its own that no rate is taken from."""
     refill = running[name].refill
     try:
         if refill is not None:
             refill()
-        with Counting(pid) as counting:
+        with counting:
             figures = running[name].measure(seconds)
     except Exception as error:
         print(f"  {name}: not counted: {error}", file=sys.stderr)

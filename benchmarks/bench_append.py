@@ -1,0 +1,87 @@
+"""Appending: one message, batches, packed batches, and what they cost the disk."""
+
+import threading
+
+import numpy as np
+
+from .stores import LEVELS, SIZE, Prepared, bodies
+
+BATCHES = [1, 64, 1000]
+THREADS = 16
+
+
+class Append(Prepared):
+    params = (LEVELS, BATCHES)
+    param_names = ("durability", "batch")
+
+    def setup(self, durability, batch):
+        self.prepare()
+        self.bodies = bodies(batch)
+        self.packed = np.frombuffer(b"".join(self.bodies), dtype=np.uint8)
+        self.sizes = np.full(batch, SIZE, dtype=np.uint32)
+
+    def time_append_many(self, durability, batch):
+        self.queue.append_many(self.bodies, durability=durability)
+
+    def time_append_packed(self, durability, batch):
+        self.queue.append_packed(self.packed, self.sizes, durability=durability)
+
+    def track_fsyncs_per_append(self, durability, batch):
+        return self.each("fsyncs", durability, 100)
+
+    def track_bytes_per_message(self, durability, batch):
+        return self.each("bytes_written", durability, 100) / batch
+
+    track_fsyncs_per_append.unit = "fdatasyncs"
+    track_bytes_per_message.unit = "bytes"
+
+    def each(self, what, durability, count):
+        before = self.spent(what)[0]
+        for _ in range(count):
+            self.queue.append_many(self.bodies, durability=durability)
+        return (self.spent(what)[0] - before) / count
+
+
+class AppendOne(Prepared):
+    params = LEVELS
+    param_names = ("durability",)
+
+    def setup(self, durability):
+        self.prepare()
+        self.body = bodies(1)[0]
+
+    def time_append(self, durability):
+        self.queue.append(self.body, durability=durability)
+
+
+class AppendThreads(Prepared):
+    """Threads that append one message at a time share their syncs."""
+
+    params = LEVELS
+    param_names = ("durability",)
+
+    def setup(self, durability):
+        self.prepare()
+        self.body = bodies(1)[0]
+
+    def run(self, durability, count=50):
+        def work():
+            for _ in range(count):
+                self.queue.append(self.body, durability=durability)
+
+        threads = [threading.Thread(target=work) for _ in range(THREADS)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return THREADS * count
+
+    def time_append(self, durability):
+        self.run(durability)
+
+    def track_fsyncs_per_message(self, durability):
+        before = self.spent("fsyncs")[0]
+        count = self.run(durability)
+        return (self.spent("fsyncs")[0] - before) / count
+
+    track_fsyncs_per_message.unit = "fdatasyncs"
