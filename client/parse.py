@@ -88,7 +88,8 @@ def parse_messages(payload: memoryview) -> list[Delivered]:
     for _ in range(count):
         if len(payload) - position < MESSAGE_SIZE:
             raise WireError(Status.MALFORMED, "a message's head is cut short")
-        receipt, stored_us, attempts, ext_size, body_size, _ = MESSAGE.unpack_from(payload, position)
+        fields = MESSAGE.unpack_from(payload, position)
+        receipt, stored_us, attempts, ext_size, body_size, _ = fields
         start = position + MESSAGE_SIZE
         middle = start + ext_size
         position = middle + body_size

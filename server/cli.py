@@ -7,6 +7,7 @@ import os
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 from penstock import ConnectionLostError, PenstockError, QueueNotFoundError
 
@@ -80,7 +81,7 @@ def parser() -> ArgumentParser:
     return root
 
 
-Commands = "argparse._SubParsersAction[ArgumentParser]"
+Commands: TypeAlias = "argparse._SubParsersAction[ArgumentParser]"
 
 
 def _remote() -> ArgumentParser:
@@ -101,7 +102,7 @@ def _add(
     commands: Commands, name: str, run: Callable[[Namespace], int], *parents: ArgumentParser
 ) -> ArgumentParser:
     about = (run.__doc__ or "").split("\n")[0]
-    command: ArgumentParser = commands.add_parser(  # type: ignore[attr-defined]
+    command: ArgumentParser = commands.add_parser(
         name,
         help=about,
         description=about,
@@ -190,7 +191,7 @@ def _add_queue(commands: Commands, remote: ArgumentParser) -> None:
     from penstock.server import commands as do
 
     about = "Create, list, show, delete, purge queues."
-    queue = commands.add_parser(  # type: ignore[attr-defined]
+    queue = commands.add_parser(
         "queue", help=about, description=about
     )
     works: Commands = queue.add_subparsers(metavar="WORK", required=True)

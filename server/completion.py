@@ -11,7 +11,7 @@ Words = dict[str, list[str]]
 BASH = """_penstock() {{
     local current="${{COMP_WORDS[COMP_CWORD]}}" path="" word words=""
     for word in "${{COMP_WORDS[@]:1:COMP_CWORD-1}}"; do
-        case "$word" in -*) ;; *) [[ " {paths} " == *" $path$word "* ]] && path="$path$word/" ;; esac
+        [[ " {paths} " == *" $path$word "* ]] && path="$path$word/"
     done
     case "$path" in
 {cases}
@@ -29,7 +29,7 @@ def script(parser: ArgumentParser, shell: str) -> str:
     if shell == "fish":
         return "".join(f"{line}\n" for line in _fish(parser))
     paths = " ".join(path.rstrip("/") for path in words if path)
-    cases = "\n".join(f'        "{path}") words="{" ".join(all)}" ;;' for path, all in words.items())
+    cases = "\n".join(f'        "{path}") words="{" ".join(of)}" ;;' for path, of in words.items())
     bash = BASH.format(paths=paths, cases=cases)
     if shell == "zsh":
         return "#compdef penstock\nautoload -U +X bashcompinit && bashcompinit\n" + bash

@@ -51,10 +51,15 @@ class FakeServer:
     async def stop(self) -> None:
         assert self.server
         self.server.close()
-        self.hang_up()
+        self.abort_all()
         await self.server.wait_closed()
 
     def hang_up(self) -> None:
+        """Break all connections; also to be called from another thread."""
+        assert self.server
+        self.server.get_loop().call_soon_threadsafe(self.abort_all)
+
+    def abort_all(self) -> None:
         for conversation in list(self.conversations):
             conversation.transport.abort()
 
@@ -163,9 +168,17 @@ class Conversation(asyncio.Protocol):
         queue, group, count, _, _, wait_ms = wire.RECEIVE.unpack(payload)
         stored = self.stored(queue)
         if wait_ms and not stored.again and stored.position.get(group, 0) >= len(stored.log):
-            stored.waiting.append((self, tag, count))
+            waiter = (self, tag, count)
+            stored.waiting.append(waiter)
+            loop = asyncio.get_running_loop()
+            loop.call_later(wait_ms / 1000, self.expire, stored, waiter)
             return b""
         return self.take(tag, stored, group, count)
+
+    def expire(self, stored: Stored, waiter: tuple[Conversation, int, int]) -> None:
+        if waiter in stored.waiting:
+            stored.waiting.remove(waiter)
+            self.transport.write(wire.messages_reply(Verb.RECEIVE, waiter[1], []))
 
     def judge(self, verb: Verb, tag: int, payload: memoryview, into: list[int]) -> bytes:
         _, receipts = parse.parse_receipts(payload, verb is not Verb.CONFIRM)
