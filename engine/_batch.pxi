@@ -70,9 +70,17 @@ cdef class Batch:
         """The bodies, copied."""
         cdef Py_ssize_t at
         cdef list out = [None] * self.count
+        cdef bytes body
+        cdef char* to
         for at in range(self.count):
-            out[at] = PyBytes_FromStringAndSize(
-                <const char*>self.taken[at].ext + self.taken[at].ext_size, self.taken[at].body_size)
+            body = PyBytes_FromStringAndSize(NULL, self.taken[at].body_size)
+            to = PyBytes_AS_STRING(body)
+            if self.taken[at].body_size > 4096:
+                with nogil:
+                    memcpy(to, self.taken[at].ext + self.taken[at].ext_size, self.taken[at].body_size)
+            else:
+                memcpy(to, self.taken[at].ext + self.taken[at].ext_size, self.taken[at].body_size)
+            out[at] = body
         return out
 
 

@@ -18,6 +18,7 @@ cdef extern from "os.h" nogil:
     uint32_t add32(uint32_t*, int)
     uint64_t add64(uint64_t*, int64_t)
     void futex_wait(uint32_t*, uint32_t, int64_t)
+    void futex_wait_either(uint32_t*, uint32_t, uint32_t*, uint32_t, int64_t)
     void futex_wake(uint32_t*)
     int mutex_shared_init(pthread_mutex_t*)
     int mutex_lock(pthread_mutex_t*)

@@ -85,5 +85,7 @@ cdef class Lane:
     cdef void kick(self) noexcept nogil
     # Completed operations, oldest first, up to room of them; returns how many. Call when fileno() is readable, until 0.
     cdef int drain(self, operation_t* out, int room) noexcept nogil
+    # Whether receivers wait: then what other processes send makes fileno() readable too. Cheap to call.
+    cdef void watch(self, bint waiting) noexcept nogil
     # Queues that got something visible since the last call (ids, possibly repeated); returns how many, -1 = too many: wake all.
     cdef int woken(self, uint32_t* out, int room) noexcept nogil

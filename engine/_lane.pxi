@@ -85,6 +85,13 @@ cdef class Lane:
         pthread_mutex_unlock(&lane.lock)
         return found
 
+    cdef void watch(self, bint waiting) noexcept nogil:
+        cdef lane_t* lane = <lane_t*>self.lane
+        if lane.watching != <uint32_t>waiting:
+            store32(&lane.watching, waiting)
+            if waiting:
+                lane_kick(lane)
+
     cdef int woken(self, uint32_t* out, int room) noexcept nogil:
         # Every parked receiver looks for itself: a look costs less than keeping the books would.
         return -1

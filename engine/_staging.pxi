@@ -19,6 +19,8 @@ cdef struct lane_t:
     pthread_t thread
     uint64_t flushed_us
     uint32_t threaded
+    uint32_t arrived            # the arrival word when the loop was last told
+    uint32_t watching           # the loop has receivers that wait: other processes' messages matter
 
 cdef extern from *:
     """
@@ -127,7 +129,7 @@ cdef void* lane_run(void* with_) noexcept nogil:
                     make_durable(core, load64(&core.control.written))
                     event_set(lane.event)
             else:
-                futex_wait(&lane.word, seen, 100000)
+                lane_sleep(lane, seen)
             store32(&lane.asleep, 0)
             continue
         store32(&lane.asleep, 0)
@@ -144,6 +146,24 @@ cdef void* lane_run(void* with_) noexcept nogil:
             lane.done_last.next = round
         lane.done_last = round
         pthread_mutex_unlock(&lane.lock)
+        event_set(lane.event)
+
+
+cdef void lane_sleep(lane_t* lane, uint32_t seen) noexcept nogil:
+    """Sleep until something is staged, or, if receivers wait, until any process made something visible."""
+    cdef control_t* control = lane.core.control
+    cdef uint32_t arrived
+    if not load32(&lane.watching):
+        futex_wait(&lane.word, seen, 100000)
+        return
+    add32(&control.receivers, 1)
+    arrived = load32(&control.arrival_word)
+    if arrived == lane.arrived:
+        futex_wait_either(&lane.word, seen, &control.arrival_word, arrived, 100000)
+    add32(&control.receivers, -1)
+    arrived = load32(&control.arrival_word)
+    if arrived != lane.arrived:
+        lane.arrived = arrived
         event_set(lane.event)
 
 

@@ -1,7 +1,7 @@
 """Awaitable appends and confirmations for a program whose event loop embeds a store.
 
-The one room of the engine that knows asyncio, and nothing else imports it. The calls run on threads,
-where group commit makes one write and one fsync of all that wait at the same time.
+The one room of the engine that knows asyncio, and nothing else imports it. The calls run on
+threads, where group commit makes one write and one fsync of all that wait at the same time.
 """
 
 from __future__ import annotations

@@ -37,6 +37,21 @@ static inline void futex_wait(uint32_t *word, uint32_t seen, int64_t timeout_us)
 }
 static inline void futex_wake(uint32_t *word) { syscall(SYS_futex, word, FUTEX_WAKE, INT_MAX, NULL, NULL, 0); }
 
+/* Sleep while both words are as seen, at most timeout_us. A kernel before 5.16 sleeps on the first, for 5 ms. */
+static inline void futex_wait_either(uint32_t *word, uint32_t seen, uint32_t *other, uint32_t other_seen,
+                                     int64_t timeout_us) {
+#if defined(SYS_futex_waitv) && defined(FUTEX_32)
+    struct futex_waitv both[2] = {{seen, (uintptr_t)word, FUTEX_32, 0}, {other_seen, (uintptr_t)other, FUTEX_32, 0}};
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += (until.tv_nsec / 1000 + timeout_us) / 1000000;
+    until.tv_nsec = (until.tv_nsec / 1000 + timeout_us) % 1000000 * 1000;
+    if (syscall(SYS_futex_waitv, both, 2, 0, &until, CLOCK_MONOTONIC) >= 0 || errno != ENOSYS) return;
+#endif
+    (void)other; (void)other_seen;
+    futex_wait(word, seen, timeout_us < 5000 ? timeout_us : 5000);
+}
+
 static inline int mutex_shared_init(pthread_mutex_t *mutex) {
     pthread_mutexattr_t attributes;
     pthread_mutexattr_init(&attributes);

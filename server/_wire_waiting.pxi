@@ -43,6 +43,7 @@ cdef class WaitingRoom:
         groups = self.queues.setdefault(parked.queue, {})
         groups.setdefault(group, OrderedDict())[parked] = None
         self.count += 1
+        self.hub.lane.watch(True)
         self.at(monotonic() + wait_ms / 1000.0, parked)
         if group >= 0:
             self.watch(parked.queue, group)
@@ -54,6 +55,7 @@ cdef class WaitingRoom:
             return 0
         parked.gone = True
         self.count -= 1
+        self.hub.lane.watch(self.count > 0)
         groups = self.queues[parked.queue]
         del groups[group][parked]
         if not groups[group]:

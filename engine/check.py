@@ -1,0 +1,438 @@
+"""Verify a store without opening it: every byte of the log, the checkpoints, and the index against the log.
+
+Nothing is written and no lock is taken: a lock held here would make an opener believe that a store left by a
+crash is in use, and join it without recovery. Whether it is in use is asked, which takes nothing.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import struct
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from xxhash import xxh3_64_intdigest as xxh3
+
+from penstock.engine.check_fold import SEQUENCED, SLOT, TABLE_SLOTS, Fold
+
+SEGMENT = struct.Struct("<QII16sQQQQQQQ")
+FRAME = struct.Struct("<IIQQQQQQQ")
+RECORD = struct.Struct("<IBBHQQIIQQ")
+CHECKPOINT = struct.Struct("<QIIQQQQQQ16sQ")
+SEGMENT_MAGIC = int.from_bytes(b"PENSSEG1", "little")
+FRAME_MAGIC = int.from_bytes(b"PFRM", "little")
+CHECKPOINT_MAGIC = int.from_bytes(b"PENSCKT1", "little")
+CONTROL_MAGIC = 0x314C525453544E50
+VERSION = 1
+HEADER = 4096
+BYTE = 0xFFFFFFFF
+STATE_SIZE = 128
+TABLE_AT = 65536
+PRODUCERS_SIZE = 1 << 20
+PROBLEMS_KEPT = 1000
+READ_STEP = 1 << 20
+
+
+@dataclass
+class Report:
+    """What check found. problems is empty when every promised byte is right."""
+
+    path: str
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    segments: int = 0
+    frames: int = 0
+    records: int = 0
+    messages: int = 0
+    bytes: int = 0
+    queues: int = 0
+    entries: int = 0
+    checkpoints: int = 0
+    left_out: int = 0
+    live: bool = False
+    seconds: float = 0.0
+
+    def problem(self, text: str) -> None:
+        """Add a problem; a limit keeps a ruined store from filling the memory."""
+        if len(self.problems) < PROBLEMS_KEPT:
+            self.problems.append(text)
+        else:
+            self.left_out += 1
+
+    def lines(self) -> list[str]:
+        """The report as text, the verdict last."""
+        rate = self.records / self.seconds if self.seconds else 0.0
+        found = [
+            f"{self.path}: {self.segments} segments, {self.frames:,} frames, "
+            f"{self.records:,} records, {self.messages:,} messages in {self.queues:,} queues, "
+            f"{self.bytes:,} bytes",
+            f"{self.entries:,} index entries compared, {self.checkpoints} checkpoints; "
+            f"{self.seconds:.1f} s, {rate:,.0f} records/s",
+        ]
+        found += [f"note: {text}" for text in self.notes]
+        found += [f"PROBLEM: {text}" for text in self.problems]
+        if self.left_out:
+            found.append(f"PROBLEM: {self.left_out:,} more")
+        count = len(self.problems) + self.left_out
+        return [*found, f"{count:,} problems" if count else "no problems"]
+
+
+def check(path: str | os.PathLike[str],
+          progress: Callable[[int, int], None] | None = None) -> Report:
+    """A report on the store at path; progress(bytes done, bytes in all) is called now and then.
+
+    A store that others have open is checked up to what was written when this began.
+    """
+    report = Report(os.path.abspath(os.fspath(path)))
+    began = time.monotonic()
+    try:
+        store = read_store(report.path)
+        report.live = in_use(report.path)
+    except (OSError, ValueError, KeyError) as error:
+        report.problem(f"the file \"store\" cannot be used: {error}")
+    else:
+        Checker(report, *store, progress or (lambda done, total: None)).run()
+    report.seconds = time.monotonic() - began
+    return report
+
+
+def read_store(root: str) -> tuple[bytes, int, int]:
+    """(id, salt, segment size) from the file "store"; ValueError if it is damaged or not ours."""
+    text, _, digest = Path(root, "store").read_text().rstrip("\n").partition("\n")
+    if hashlib.sha256(text.encode()).hexdigest() != digest:
+        raise ValueError("its checksum does not fit")
+    facts = json.loads(text)
+    if facts["format"] != VERSION:
+        raise ValueError(f"format {facts['format']}, this version reads {VERSION}")
+    size = int(facts["segment_size"])
+    if not 1 << 20 <= size <= 1 << 30 or size % 4096:
+        raise ValueError(f"a segment size of {size}")
+    return bytes.fromhex(facts["id"]), int(facts["salt"], 16), size
+
+
+def in_use(root: str) -> bool:
+    """Whether any process has the store open. Asks for the lock's state and takes nothing."""
+    try:
+        descriptor = os.open(os.path.join(root, "LOCK"), os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        request = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0)
+        answer = fcntl.fcntl(descriptor, 36, request)  # F_OFD_GETLK
+    finally:
+        os.close(descriptor)
+    return bool(struct.unpack("hhqqi4x", answer)[0] != fcntl.F_UNLCK)
+
+
+class Checker:
+    """The walk over one store; it keeps the fold that the records are judged by.
+
+    Invariants:
+      1. at is the byte behind the last frame that was accepted in the segment being walked.
+      2. following[queue] is the offset that the queue's next message must have.
+    """
+
+    def __init__(self, report: Report, store: bytes, salt: int, size: int,
+                 progress: Callable[[int, int], None]) -> None:
+        self.report, self.store, self.salt, self.size = report, store, salt, size
+        self.progress = progress
+        self.root = report.path
+        self.following: dict[int, int] = {}
+        self.deleted: set[int] = set()
+        self.groups: set[int] = set()
+        self.sequence = 0
+        self.epoch = 0
+        self.last_us = 0
+        self.promised = 0
+        self.hole = False
+        self.limit = 0
+        self.image: dict[int, int] | None = None
+        self.image_at = 0
+        self.pending: dict[int, array[int]] = {}
+        self.waiting = 0
+        self.table: np.ndarray[Any, Any] | None = None
+        self.slots: dict[int, int] = {}
+        self.index: np.ndarray[Any, Any] | None = None
+
+    def run(self) -> None:
+        """Checkpoints first (they say what was promised), then the log, then what they disagree on."""
+        self.checkpoints()
+        self.look_at_control()
+        if self.table is None:
+            self.report.notes.append("the index was not compared: no checkpoint to find it by")
+        else:
+            self.map_index()
+        self.log()
+        self.compare()
+        self.report.queues = len(self.following)
+
+    def checkpoints(self) -> None:
+        """Judge every checkpoint; the newest whole one gives the queue table."""
+        try:
+            names = sorted(n for n in os.listdir(os.path.join(self.root, "ckpt")) if n != "new")
+        except OSError as error:
+            self.report.problem(f"the checkpoints cannot be listed: {error}")
+            return
+        for name in names:
+            path = os.path.join(self.root, "ckpt", name)
+            try:
+                raw = Path(path).read_bytes()
+            except FileNotFoundError:
+                continue  # a live store forgot it meanwhile
+            except OSError as error:
+                self.report.problem(f"{path}: {error}")
+                continue
+            reason = self.checkpoint(name, raw)
+            if reason:
+                self.report.problem(f"{path}: {reason}; recovery will use an older one")
+            else:
+                self.report.checkpoints += 1
+
+    def checkpoint(self, name: str, raw: bytes) -> str:
+        """Why a checkpoint is not whole, or nothing."""
+        if len(raw) < CHECKPOINT.size:
+            return f"{len(raw)} bytes"
+        (magic, version, _, position, sequence, epoch, last_us, size, body_check, store,
+         check_) = CHECKPOINT.unpack_from(raw)
+        if magic != CHECKPOINT_MAGIC or version != VERSION or store != self.store:
+            return "not a checkpoint of this store and version"
+        if check_ != xxh3(raw[:80], self.salt) or size != len(raw) - CHECKPOINT.size:
+            return "its header is damaged"
+        if body_check != xxh3(memoryview(raw)[CHECKPOINT.size:], self.salt):
+            return "its image is damaged"
+        if name != f"{position:016x}":
+            return f"its name does not fit its position {position:x}"
+        if size < STATE_SIZE:
+            return f"an image of {size} bytes"
+        queues, groups, _, _, producers, pages = struct.unpack_from("<6Q", raw, CHECKPOINT.size)
+        want = STATE_SIZE + (queues + groups) * 256 + pages * 4096
+        if size != want + (PRODUCERS_SIZE if producers else 0):
+            return "the sizes of its parts do not add up"
+        self.promised = max(self.promised, position)
+        self.image_at = position
+        self.table = np.frombuffer(raw, SLOT, queues, CHECKPOINT.size + STATE_SIZE)
+        self.image = {int(s["id"]): int(s["next"]) for s in self.table if s["id"]}
+        self.slots = {int(s["id"]): at for at, s in enumerate(self.table) if s["id"]}
+        return ""
+
+    def look_at_control(self) -> None:
+        """Of a store in use, take the end of the log and the queue table out of its shared memory."""
+        if not self.report.live:
+            return
+        path = os.path.join(self.root, "control")
+        try:
+            with open(path, "rb") as file:
+                magic, version, ready, _, written = struct.unpack("<QIIQQ", file.read(32))
+        except (OSError, struct.error) as error:
+            self.report.problem(f"{path}: {error}")
+            return
+        if magic != CONTROL_MAGIC or version != VERSION or ready != 1:
+            self.report.notes.append("the store is being recovered: checked as it is now")
+            return
+        self.limit = written
+        room = (os.stat(path).st_size - TABLE_AT) // SLOT.itemsize
+        self.table = np.memmap(path, SLOT, "r", TABLE_AT, (min(room, TABLE_SLOTS),))
+        self.report.notes.append(
+            f"the store is in use: checked up to {self.place(written)}, written when this began")
+
+    def map_index(self) -> None:
+        path = os.path.join(self.root, "index")
+        try:
+            self.index = np.memmap(path, "<u4", "r")
+        except (OSError, ValueError) as error:
+            self.report.problem(f"{path}: {error}")
+
+    def log(self) -> None:
+        """Walk all segments in order; a damaged one is reported and the walk goes on behind it."""
+        try:
+            names = os.listdir(os.path.join(self.root, "log"))
+        except OSError as error:
+            self.report.problem(f"the log cannot be listed: {error}")
+            return
+        numbers = sorted(int(n[:-4], 16) for n in names if n.endswith(".seg"))
+        if self.limit:
+            numbers = [n for n in numbers if n <= self.limit >> 32]
+        heads = {number: head for number in numbers if (head := self.head(number))}
+        used = max(heads, default=0)
+        for number, (_, before) in heads.items():
+            self.promised = max(self.promised, before)
+            if number - 1 not in heads and number > numbers[0]:
+                self.report.problem(f"{self.place(before)}: the segment before {number:08x} is missing")
+        total = len(heads) * self.size
+        for done, (number, (salt, _)) in enumerate(heads.items()):
+            view = self.load(number)
+            after = heads.get(number + 1)
+            self.segment(number, salt, view, after[1] if after else 0, number == used)
+            self.report.segments += 1
+            self.progress((done + 1) * self.size, total)
+
+    def head(self, number: int) -> tuple[int, int] | None:
+        """(salt, where the log ended before it) of a segment; None if it was never used or is damaged."""
+        path = os.path.join(self.root, "log", f"{number:08x}.seg")
+        try:
+            with open(path, "rb") as file:
+                raw = file.read(SEGMENT.size)
+                size = os.fstat(file.fileno()).st_size
+        except OSError as error:
+            self.report.problem(f"{path}: {error}")
+            return None
+        if size != self.size:
+            self.report.problem(f"{path}: {size} bytes, expected {self.size}")
+        if len(raw) < SEGMENT.size or not any(raw):
+            return None
+        magic, version, header, store, own, salt, _, _, before, length, check_ = SEGMENT.unpack(raw)
+        if check_ != xxh3(raw[:80], self.salt) or magic != SEGMENT_MAGIC:
+            self.report.problem(f"{path} byte 0: the segment's header is damaged")
+        elif (version, header, store, own, length) != (VERSION, HEADER, self.store, number,
+                                                       self.size):
+            self.report.problem(f"{path} byte 0: not a segment of this store, place and version")
+        else:
+            return salt, before
+        return None
+
+    def load(self, number: int) -> bytearray:
+        """A segment's bytes. Read, not mapped: a read error is then a report and not a signal."""
+        held = bytearray(self.size)
+        view = memoryview(held)
+        path = os.path.join(self.root, "log", f"{number:08x}.seg")
+        with open(path, "rb", buffering=0) as file:
+            for at in range(0, self.size, READ_STEP):
+                try:
+                    file.seek(at)
+                    file.readinto(view[at:at + READ_STEP])
+                except OSError as error:
+                    self.report.problem(f"{path} byte {at}: {error}")
+        return held
+
+    def segment(self, number: int, salt: int, held: bytearray, end: int, last: bool) -> None:
+        """Walk a segment's frames up to end (0: wherever they stop), over holes."""
+        view = memoryview(held)
+        at = HEADER
+        stop = (end & BYTE) if end >> 32 == number else self.size
+        if self.limit >> 32 == number:
+            stop = min(stop, self.limit & BYTE)
+        while at < stop:
+            step, reason = self.frame(view, at, stop, number, salt)
+            if step:
+                at += step
+                continue
+            again = self.next_frame(held, view, at + 8, stop, number, salt)
+            here = number << 32 | at
+            if self.promised <= here:
+                self.promised = self.promise(held, view, again, stop, number, salt)
+            sure = end if end >> 32 == number else self.limit or self.promised
+            if sure <= here:
+                self.tail(held, at, stop, here)
+                return
+            to = self.place(number << 32 | again if again else min(sure, number << 32 | stop))
+            self.report.problem(f"{self.place(here)}: {reason}; promised bytes are damaged up to {to}")
+            self.hole = True
+            if not again:
+                return
+            at = again
+        if last and not self.limit and stop < self.size:
+            self.tail(held, stop, self.size, number << 32 | stop)
+
+    def tail(self, held: bytearray, at: int, stop: int, here: int) -> None:
+        """Say what stands behind the end of the log, if anything does."""
+        rest = np.frombuffer(held, np.uint8, stop - at, at)
+        if rest.any():
+            self.report.notes.append(
+                f"{self.place(here)}: a torn tail behind the end of the log, as a crash leaves it; "
+                "nobody was promised it")
+
+    def promise(self, held: bytearray, view: memoryview, at: int, stop: int, number: int,
+                salt: int) -> int:
+        """The highest durable mark of the whole frames from at on: evidence against a torn tail."""
+        found = 0
+        while at:
+            _, _, _, size, _, _, durable, _, _ = FRAME.unpack_from(view, at)
+            found = max(found, durable)
+            at = self.next_frame(held, view, at + size, stop, number, salt)
+        return found
+
+    def next_frame(self, held: bytearray, view: memoryview, at: int, stop: int, number: int,
+                   salt: int) -> int:
+        """The byte of the next whole frame at or behind at; 0 if there is none."""
+        while True:
+            at = held.find(b"PFRM", at, stop)
+            if at < 0:
+                return 0
+            if at % 8 == 0 and isinstance(self.judge(view, at, stop, number, salt), list):
+                return at
+            at += 4
+
+    def judge(self, view: memoryview, at: int, stop: int, number: int,
+              salt: int) -> list[tuple[int, ...]] | str:
+        """The records of the frame at byte at, each verified; or why it is none."""
+        if stop - at < FRAME.size:
+            return "the log ends in the middle of a frame"
+        magic, count, position, size, _, _, _, chain, check_ = FRAME.unpack_from(view, at)
+        if magic != FRAME_MAGIC:
+            return "no frame"
+        base = number << 32
+        if position != base | at or not FRAME.size <= size <= stop - at:
+            return "a frame in the wrong place, or of an impossible size"
+        if check_ != xxh3(view[at:at + 56], self.salt ^ salt):
+            return "a frame header whose checksum does not fit"
+        found = []
+        end = at + size
+        at += FRAME.size
+        folded = 0
+        store_salt, unpack = self.salt, RECORD.unpack_from
+        while at < end:
+            if end - at < 48:
+                return "records that do not fill their frame"
+            record = unpack(view, at)
+            payload = record[3] + record[0] + (16 if record[2] & SEQUENCED else 0)
+            if payload > end - at - 48 or record[4] != base | at:
+                return "a record in the wrong place, or of an impossible size"
+            seed = xxh3(view[at + 48:at + 48 + payload], store_salt) ^ salt
+            if record[9] != xxh3(view[at:at + 40], seed):
+                return f"a record at byte {at} whose checksum does not fit"
+            folded = xxh3(view[at + 40:at + 48], folded)
+            found.append(record)
+            at += 48 + payload + 7 & ~7
+        if at != end or folded != chain or len(found) != count:
+            return "a frame whose records are not the ones it was written with"
+        return found
+
+    def frame(self, view: memoryview, at: int, stop: int, number: int, salt: int) -> tuple[int, str]:
+        """Accept the frame at byte at into the fold: (its size, ""), or (0, why not)."""
+        here = number << 32 | at
+        if self.image is not None and here == self.image_at:
+            self.compare_image(here)
+        found = self.judge(view, at, stop, number, salt)
+        if isinstance(found, str):
+            return 0, found
+        _, _, _, size, sequence, epoch, durable, _, _ = FRAME.unpack_from(view, at)
+        if self.sequence and sequence != self.sequence and not self.hole:
+            return 0, f"frame {sequence} where {self.sequence} must stand"
+        if epoch < self.epoch:
+            return 0, f"a frame of epoch {epoch} behind one of epoch {self.epoch}"
+        if durable > here:
+            self.report.problem(f"{self.place(here)}: the frame says that more was durable than there was")
+        self.sequence, self.epoch = sequence + 1, epoch
+        self.fold(found, view)
+        self.hole = False
+        report = self.report
+        report.frames += 1
+        report.records += len(found)
+        report.bytes += size
+        if self.waiting >= PENDING:
+            self.compare()
+        if self.image is not None and here + size == self.image_at:
+            self.compare_image(here + size)
+        return size, ""
+
+    def place(self, position: int) -> str:
+        """A position in the words of the file system."""
+        name = os.path.join(self.root, "log", f"{position >> 32:08x}.seg")
+        return f"{name} byte {position & BYTE}"

@@ -1,0 +1,162 @@
+"""What check folds a log into, to judge its records: queues' offsets, groups, times, and the index against them."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from penstock.engine.store import ENTRY
+
+BYTE = 0xFFFFFFFF
+MESSAGE, CONFIRM, SEEK, QUEUE, QUEUE_DELETE, GROUP, TRIM, LEASE, SKIP = range(1, 10)
+SEQUENCED = 1
+
+# The fields of a queue's slot that are looked at, in the control file and in a checkpoint alike.
+SLOT = np.dtype({
+    "names": ["id", "next", "tree"], "formats": ["<u4", "<u8", "<u8"], "offsets": [0, 16, 56],
+    "itemsize": 256,
+})
+TABLE_SLOTS = 131072
+PENDING = 1 << 16
+
+
+class Fold:
+    """The state that records are judged by.
+
+    Invariants:
+      1. following[queue] is the offset that the queue's next message must have.
+      2. pending has the messages not yet compared with the index, as (offset, position, time, size).
+    """
+
+    def __init__(self, problem: Callable[[str], None], place: Callable[[int], str]) -> None:
+        self.problem, self.place = problem, place
+        self.following: dict[int, int] = {}
+        self.deleted: set[int] = set()
+        self.groups: set[int] = set()
+        self.last_us = 0
+        self.messages = 0
+        self.entries = 0
+        # Set behind damage: what was lost there must not be missed again.
+        self.holed = False
+        self.image: dict[int, int] | None = None
+        self.image_at = 0
+        self.pending: dict[int, array[int]] = {}
+        self.waiting = 0
+        self.table: np.ndarray[Any, Any] | None = None
+        self.index: np.ndarray[Any, Any] | None = None
+
+    def use_image(self, table: np.ndarray[Any, Any], position: int) -> None:
+        """Take a checkpoint's queue table to find the index by, and to compare at its position."""
+        self.table, self.image_at = table, position
+        self.image = {int(row["id"]): int(row["next"]) for row in table if row["id"]}
+
+    def apply(self, found: list[tuple[int, ...]], view: memoryview) -> None:
+        """Apply a frame's records in order: offsets without a gap, times that do not fall."""
+        following, pending = self.following, self.pending
+        for body, kind, flags, ext, position, offset, queue, _, stored, _ in found:
+            if stored < self.last_us:
+                self.problem(f"{self.place(position)}: the time falls")
+            self.last_us = stored
+            if kind != MESSAGE:
+                at = (position & BYTE) + 48 + ext + (16 if flags & SEQUENCED else 0)
+                reason = self.control(kind, offset, queue, view[at:at + body])
+                if reason:
+                    self.problem(f"{self.place(position)}: {reason}")
+                continue
+            self.messages += 1
+            want = following.get(queue)
+            if want is None:
+                if queue not in self.deleted:
+                    self.problem(f"{self.place(position)}: a message of no queue ({queue})")
+                    following[queue] = offset + 1
+                continue
+            if offset != want and not (self.holed and offset > want):
+                self.problem(
+                    f"{self.place(position)}: queue {queue} offset {offset}, expected {want}")
+            following[queue] = offset + 1
+            entries = pending.get(queue)
+            if entries is None:
+                entries = pending[queue] = array("Q")
+            payload = ext + body + (16 if flags & SEQUENCED else 0)
+            entries.extend((offset, position, stored, 48 + payload + 7 & ~7))
+            self.waiting += 1
+        if self.waiting >= PENDING:
+            self.compare()
+
+    def control(self, kind: int, offset: int, queue: int, body: memoryview) -> str:
+        """Fold a record that is no message; why it is impossible, or nothing."""
+        size = len(body)
+        if kind == QUEUE:
+            self.following.setdefault(queue, 0)
+            self.deleted.discard(queue)
+            return "" if 1 <= size <= 128 else f"a queue's name of {size} bytes"
+        if kind == GROUP:
+            self.groups.add(offset)
+            return "" if 8 <= size <= 136 else f"a group's record of {size} bytes"
+        if kind == QUEUE_DELETE:
+            self.deleted.add(queue)
+            return "" if self.following.pop(queue, None) is not None else "no such queue"
+        if kind == TRIM:
+            return "" if offset <= self.following.get(queue, offset) else "a purge beyond the end"
+        if kind == SEEK:
+            known = size == 8 and int.from_bytes(body[:4], "little") in self.groups
+            return "" if known or self.holed else "a seek of no group"
+        if kind in (CONFIRM, LEASE):
+            if size < 8 or size != 8 + 16 * int.from_bytes(body[4:8], "little"):
+                return f"ranges in {size} bytes"
+            return "" if offset in self.groups or self.holed else f"no group {offset}"
+        return "" if kind == SKIP else f"a record of unknown type {kind}"
+
+    def compare_image(self, here: int) -> None:
+        """The newest checkpoint's queues must be what the log gives up to its position."""
+        for queue, following in (self.image or {}).items():
+            if self.following.get(queue, following) != following:
+                self.problem(
+                    f"checkpoint {here:016x}: queue {queue} has its next offset at {following}, "
+                    f"the log at {self.following[queue]}")
+        self.image = None
+
+    def compare(self) -> None:
+        """Compare the index entries of the messages walked since the last time with their records."""
+        for queue, entries in self.pending.items():
+            slot = self.slot(queue)
+            if slot is None or self.index is None:
+                continue
+            want = np.frombuffer(entries, np.uint64).reshape(-1, 4)
+            want = want[want[:, 0] < slot["next"]]
+            if len(want):
+                self.compare_queue(queue, int(slot["tree"]), want)
+        self.pending.clear()
+        self.waiting = 0
+
+    def slot(self, queue: int) -> Any:
+        """The queue's row in the table; a live one is read where it stands."""
+        if self.table is None:
+            return None
+        at = queue & (TABLE_SLOTS - 1)
+        if at >= len(self.table) or self.table[at]["id"] != queue:
+            return None
+        return self.table[at]
+
+    def compare_queue(self, queue: int, tree: int, want: np.ndarray[Any, Any]) -> None:
+        assert self.index is not None
+        pages = np.full(len(want), tree & 0xFFFFFFFF, np.int64)
+        leaves = (want[:, 0] // 128).astype(np.int64)
+        last = len(self.index) // 1024
+        for level in reversed(range(tree >> 32)):
+            pages = self.index[np.minimum(pages, last - 1) * 1024 + (leaves >> 10 * level) % 1024]
+            pages = pages.astype(np.int64)
+        entries = self.index[: last * 1024].view(ENTRY)
+        found = entries[np.minimum(pages, last - 1) * 128 + (want[:, 0] % 128).astype(np.int64)]
+        wrong = (pages == 0) | (pages >= last)
+        for column, name in enumerate(("position", "stored_us", "size"), start=1):
+            wrong |= found[name] != want[:, column]
+        self.entries += len(want)
+        if wrong.any():
+            first = int(want[np.argmax(wrong), 0])
+            self.problem(
+                f"index: {int(wrong.sum()):,} entries of queue {queue} do not lead to their "
+                f"messages, the first of them offset {first}")
