@@ -6,7 +6,10 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class ServeOptions:
-    """Everything `penstock serve` can be told. An address is HOST:PORT; port 0 picks a free one; "" leaves it out."""
+    """Everything `penstock serve` can be told.
+
+    An address is HOST:PORT; port 0 picks a free one; "" leaves it out.
+    """
 
     data: str
     tcp: str = "127.0.0.1:7711"

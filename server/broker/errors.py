@@ -6,7 +6,7 @@ from penstock.engine import errors as engine
 
 
 class Kind(Enum):
-    """Every reason there is. Each adapter has a table from these to its own codes, and it is total."""
+    """Every reason there is. Each adapter has a total table from these to its own codes."""
 
     MALFORMED = "malformed"
     UNKNOWN = "unknown"

@@ -52,7 +52,7 @@ TOP = {
 ROOM_KINDS = {".py", ".pyx", ".pxi", ".pxd", ".pyi", ".h", ".typed", ".html", ".css", ".js", ".svg"}
 LARGEST_FILE = 2 << 20
 
-CYTHON_FUNCTION = re.compile(r"( *)(?:async )?(?:c?p?def) [^=]*\(.*$")
+CYTHON_FUNCTION = re.compile(r"( *)(?:async )?c?p?def (?!class |extern |struct |enum )[^=]*\(.*$")
 
 
 def python_functions(text: str) -> dict[str, int]:

@@ -125,7 +125,9 @@ def send_payload(queue: int, body: bytes, *, durability: int = 1, sequence: int 
     return struct.pack("<IBBHQ", queue, durability, 0, 0, sequence) + body
 
 
-def receive_payload(queue: int, *, count: int = 10, wait_ms: int = 0, lease_ms: int = 30000) -> bytes:
+def receive_payload(
+    queue: int, *, count: int = 10, wait_ms: int = 0, lease_ms: int = 30000
+) -> bytes:
     return struct.pack("<IIIIII", queue, 0, count, 1 << 20, lease_ms, wait_ms)
 
 

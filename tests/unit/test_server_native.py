@@ -40,7 +40,8 @@ def test_a_batch_and_a_read_that_does_not_consume(server: Server) -> None:
         bodies = [b"a", b"", b"ccc"]
         payload = struct.pack("<IBBHQII3I", queue, 1, 0, 0, 0, 3, 0, 1, 0, 3) + b"".join(bodies)
         assert wire.call(4, payload) == (0, struct.pack("<QBBHI", 0, 1, 0, 0, 3))
-        for kind, value, expected in [(0, 1, bodies[1:]), (2, 0, bodies), (3, 0, []), (1, 1, bodies)]:
+        places = [(0, 1, bodies[1:]), (2, 0, bodies), (3, 0, []), (1, 1, bodies)]
+        for kind, value, expected in places:
             read = struct.pack("<IIQIIII", queue, kind, value, 10, 1 << 20, 0, 0)
             status, payload = wire.call(10, read)
             assert status == 0, payload

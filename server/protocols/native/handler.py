@@ -1,4 +1,4 @@
-"""The rare verbs: what a connection asks of the broker rather than of the lane. Runs on a thread."""
+"""The rare verbs: what a connection asks of the broker, not of the lane. Runs on a thread."""
 
 import json
 import struct
