@@ -121,13 +121,18 @@ def _add_serve(commands: Commands) -> None:
         "--tcp", metavar="HOST:PORT", default="127.0.0.1:7711", help="the native door (%(default)s)"
     )
     serve_command.add_argument(
-        "--http", metavar="HOST:PORT", default="127.0.0.1:7780", help="the HTTP door (%(default)s)"
+        "--http", metavar="HOST:PORT", default="127.0.0.1:7712", help="the HTTP door (%(default)s)"
     )
     serve_command.add_argument(
         "--workers", metavar="N", type=positive, default=1, help="processes (%(default)s)"
     )
     serve_command.add_argument(
         "--segment-size", metavar="BYTES", type=positive, help="size of one log file"
+    )
+    serve_command.add_argument(
+        "--durability",
+        choices=("disk", "kernel"),
+        help="what a send that asks for nothing gets (disk)",
     )
 
 
@@ -259,6 +264,7 @@ def serve(options: Namespace) -> int:
         "http": options.http,
         "workers": options.workers,
         "segment_size": options.segment_size,
+        "durability": options.durability,
     }
     return app.main(ServeOptions(**{k: v for k, v in given.items() if v is not None})) or EXIT_OK
 
