@@ -53,8 +53,12 @@ def recovery(data: Path, gibibytes: float, workers: int, size: int = 1024) -> di
     with ExitStack() as stack:
         server = servers.penstock(stack, path, workers)
         empty = server.ready_s
-        bench("send", "--tcp", server.tcp, "--size", size, "--connections", 2, "--in-flight", 4,
-              "--batch", 500, "--durability", "kernel", "--count", count)
+        filled = bench("send", "--tcp", server.tcp, "--size", size, "--connections", 2,
+                       "--in-flight", 4, "--batch", 500, "--durability", "kernel",
+                       "--count", count)
+        # A store that was not filled would recover in no time, and prove nothing.
+        if filled["acknowledged"] < count:
+            raise RuntimeError(f"only {filled['acknowledged']:,.0f} of {count:,} were stored")
         bench("send", "--tcp", server.tcp, "--size", size, "--connections", 64, "--seconds", 1)
         for member in reversed(counters.family(server.process.pid)):
             _kill(member)
