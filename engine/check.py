@@ -1,7 +1,8 @@
-"""Verify a store without opening it: every byte of the log, the checkpoints, and the index against the log.
+"""Verify a store without opening it: the log, the checkpoints, and the index against the log.
 
-Nothing is written and no lock is taken: a lock held here would make an opener believe that a store left by a
-crash is in use, and join it without recovery. Whether it is in use is asked, which takes nothing.
+Nothing is written and no lock is taken: a lock held here would make an opener believe that a store
+left by a crash is in use, and join it without recovery. Whether it is in use is asked, which takes
+nothing.
 """
 
 from __future__ import annotations
@@ -20,19 +21,15 @@ from typing import Any
 import numpy as np
 from xxhash import xxh3_64_intdigest as xxh3
 
-from penstock.engine.check_fold import SEQUENCED, SLOT, TABLE_SLOTS, Fold
+from penstock.engine.check_fold import BYTE, FRAME, SLOT, TABLE_SLOTS, Fold, judge
 
 SEGMENT = struct.Struct("<QII16sQQQQQQQ")
-FRAME = struct.Struct("<IIQQQQQQQ")
-RECORD = struct.Struct("<IBBHQQIIQQ")
 CHECKPOINT = struct.Struct("<QIIQQQQQQ16sQ")
 SEGMENT_MAGIC = int.from_bytes(b"PENSSEG1", "little")
-FRAME_MAGIC = int.from_bytes(b"PFRM", "little")
 CHECKPOINT_MAGIC = int.from_bytes(b"PENSCKT1", "little")
 CONTROL_MAGIC = 0x314C525453544E50
 VERSION = 1
 HEADER = 4096
-BYTE = 0xFFFFFFFF
 STATE_SIZE = 128
 TABLE_AT = 65536
 PRODUCERS_SIZE = 1 << 20
@@ -132,46 +129,31 @@ def in_use(root: str) -> bool:
 
 
 class Checker:
-    """The walk over one store; it keeps the fold that the records are judged by.
-
-    Invariants:
-      1. at is the byte behind the last frame that was accepted in the segment being walked.
-      2. following[queue] is the offset that the queue's next message must have.
-    """
+    """The walk over one store's files, every frame into the fold."""
 
     def __init__(self, report: Report, store: bytes, salt: int, size: int,
                  progress: Callable[[int, int], None]) -> None:
         self.report, self.store, self.salt, self.size = report, store, salt, size
         self.progress = progress
         self.root = report.path
-        self.following: dict[int, int] = {}
-        self.deleted: set[int] = set()
-        self.groups: set[int] = set()
+        self.fold = Fold(report.problem, self.place)
         self.sequence = 0
         self.epoch = 0
-        self.last_us = 0
         self.promised = 0
-        self.hole = False
         self.limit = 0
-        self.image: dict[int, int] | None = None
-        self.image_at = 0
-        self.pending: dict[int, array[int]] = {}
-        self.waiting = 0
-        self.table: np.ndarray[Any, Any] | None = None
-        self.slots: dict[int, int] = {}
-        self.index: np.ndarray[Any, Any] | None = None
 
     def run(self) -> None:
-        """Checkpoints first (they say what was promised), then the log, then what they disagree on."""
+        """Checkpoints first, as they say what was promised; then the log and its index."""
         self.checkpoints()
         self.look_at_control()
-        if self.table is None:
+        if self.fold.table is None:
             self.report.notes.append("the index was not compared: no checkpoint to find it by")
         else:
             self.map_index()
         self.log()
-        self.compare()
-        self.report.queues = len(self.following)
+        self.fold.compare()
+        self.report.queues = len(self.fold.following)
+        self.report.messages, self.report.entries = self.fold.messages, self.fold.entries
 
     def checkpoints(self) -> None:
         """Judge every checkpoint; the newest whole one gives the queue table."""
@@ -216,14 +198,12 @@ class Checker:
         if size != want + (PRODUCERS_SIZE if producers else 0):
             return "the sizes of its parts do not add up"
         self.promised = max(self.promised, position)
-        self.image_at = position
-        self.table = np.frombuffer(raw, SLOT, queues, CHECKPOINT.size + STATE_SIZE)
-        self.image = {int(s["id"]): int(s["next"]) for s in self.table if s["id"]}
-        self.slots = {int(s["id"]): at for at, s in enumerate(self.table) if s["id"]}
+        table = np.frombuffer(raw, SLOT, queues, CHECKPOINT.size + STATE_SIZE)
+        self.fold.use_image(table, position)
         return ""
 
     def look_at_control(self) -> None:
-        """Of a store in use, take the end of the log and the queue table out of its shared memory."""
+        """Of a store in use, take the log's end and the queue table out of shared memory."""
         if not self.report.live:
             return
         path = os.path.join(self.root, "control")
@@ -238,14 +218,14 @@ class Checker:
             return
         self.limit = written
         room = (os.stat(path).st_size - TABLE_AT) // SLOT.itemsize
-        self.table = np.memmap(path, SLOT, "r", TABLE_AT, (min(room, TABLE_SLOTS),))
+        self.fold.table = np.memmap(path, SLOT, "r", TABLE_AT, (min(room, TABLE_SLOTS),))
         self.report.notes.append(
             f"the store is in use: checked up to {self.place(written)}, written when this began")
 
     def map_index(self) -> None:
         path = os.path.join(self.root, "index")
         try:
-            self.index = np.memmap(path, "<u4", "r")
+            self.fold.index = np.memmap(path, "<u4", "r")
         except (OSError, ValueError) as error:
             self.report.problem(f"{path}: {error}")
 
@@ -263,18 +243,18 @@ class Checker:
         used = max(heads, default=0)
         for number, (_, before) in heads.items():
             self.promised = max(self.promised, before)
-            if number - 1 not in heads and number > numbers[0]:
-                self.report.problem(f"{self.place(before)}: the segment before {number:08x} is missing")
+            if before and before >> 32 not in heads:
+                self.report.problem(
+                    f"{self.place(before)}: the segment is gone or damaged, and {number:08x} follows it")
         total = len(heads) * self.size
+        ends = [before for _, before in heads.values()][1:] + [0]
         for done, (number, (salt, _)) in enumerate(heads.items()):
-            view = self.load(number)
-            after = heads.get(number + 1)
-            self.segment(number, salt, view, after[1] if after else 0, number == used)
+            self.segment(number, salt, self.load(number), ends[done], number == used)
             self.report.segments += 1
             self.progress((done + 1) * self.size, total)
 
     def head(self, number: int) -> tuple[int, int] | None:
-        """(salt, where the log ended before it) of a segment; None if it was never used or is damaged."""
+        """(salt, end of the log before it) of a segment; None if never used or damaged."""
         path = os.path.join(self.root, "log", f"{number:08x}.seg")
         try:
             with open(path, "rb") as file:
@@ -287,7 +267,8 @@ class Checker:
             self.report.problem(f"{path}: {size} bytes, expected {self.size}")
         if len(raw) < SEGMENT.size or not any(raw):
             return None
-        magic, version, header, store, own, salt, _, _, before, length, check_ = SEGMENT.unpack(raw)
+        (magic, version, header, store, own, salt, _, _, before, length,
+         check_) = SEGMENT.unpack(raw)
         if check_ != xxh3(raw[:80], self.salt) or magic != SEGMENT_MAGIC:
             self.report.problem(f"{path} byte 0: the segment's header is damaged")
         elif (version, header, store, own, length) != (VERSION, HEADER, self.store, number,
@@ -332,8 +313,9 @@ class Checker:
                 self.tail(held, at, stop, here)
                 return
             to = self.place(number << 32 | again if again else min(sure, number << 32 | stop))
-            self.report.problem(f"{self.place(here)}: {reason}; promised bytes are damaged up to {to}")
-            self.hole = True
+            self.report.problem(
+                f"{self.place(here)}: {reason}; promised bytes are damaged up to {to}")
+            self.sequence, self.fold.holed = 0, True
             if not again:
                 return
             at = again
@@ -365,71 +347,32 @@ class Checker:
             at = held.find(b"PFRM", at, stop)
             if at < 0:
                 return 0
-            if at % 8 == 0 and isinstance(self.judge(view, at, stop, number, salt), list):
+            if at % 8 == 0 and isinstance(
+                    judge(view, at, stop, number, salt, self.salt), list):
                 return at
             at += 4
 
-    def judge(self, view: memoryview, at: int, stop: int, number: int,
-              salt: int) -> list[tuple[int, ...]] | str:
-        """The records of the frame at byte at, each verified; or why it is none."""
-        if stop - at < FRAME.size:
-            return "the log ends in the middle of a frame"
-        magic, count, position, size, _, _, _, chain, check_ = FRAME.unpack_from(view, at)
-        if magic != FRAME_MAGIC:
-            return "no frame"
-        base = number << 32
-        if position != base | at or not FRAME.size <= size <= stop - at:
-            return "a frame in the wrong place, or of an impossible size"
-        if check_ != xxh3(view[at:at + 56], self.salt ^ salt):
-            return "a frame header whose checksum does not fit"
-        found = []
-        end = at + size
-        at += FRAME.size
-        folded = 0
-        store_salt, unpack = self.salt, RECORD.unpack_from
-        while at < end:
-            if end - at < 48:
-                return "records that do not fill their frame"
-            record = unpack(view, at)
-            payload = record[3] + record[0] + (16 if record[2] & SEQUENCED else 0)
-            if payload > end - at - 48 or record[4] != base | at:
-                return "a record in the wrong place, or of an impossible size"
-            seed = xxh3(view[at + 48:at + 48 + payload], store_salt) ^ salt
-            if record[9] != xxh3(view[at:at + 40], seed):
-                return f"a record at byte {at} whose checksum does not fit"
-            folded = xxh3(view[at + 40:at + 48], folded)
-            found.append(record)
-            at += 48 + payload + 7 & ~7
-        if at != end or folded != chain or len(found) != count:
-            return "a frame whose records are not the ones it was written with"
-        return found
-
-    def frame(self, view: memoryview, at: int, stop: int, number: int, salt: int) -> tuple[int, str]:
+    def frame(self, view: memoryview, at: int, stop: int, number: int,
+              salt: int) -> tuple[int, str]:
         """Accept the frame at byte at into the fold: (its size, ""), or (0, why not)."""
         here = number << 32 | at
-        if self.image is not None and here == self.image_at:
-            self.compare_image(here)
-        found = self.judge(view, at, stop, number, salt)
+        self.fold.compare_image(here)
+        found = judge(view, at, stop, number, salt, self.salt)
         if isinstance(found, str):
             return 0, found
         _, _, _, size, sequence, epoch, durable, _, _ = FRAME.unpack_from(view, at)
-        if self.sequence and sequence != self.sequence and not self.hole:
+        if self.sequence and sequence != self.sequence:
             return 0, f"frame {sequence} where {self.sequence} must stand"
         if epoch < self.epoch:
             return 0, f"a frame of epoch {epoch} behind one of epoch {self.epoch}"
         if durable > here:
-            self.report.problem(f"{self.place(here)}: the frame says that more was durable than there was")
+            self.report.problem(f"{self.place(here)}: it says that more was durable than written")
         self.sequence, self.epoch = sequence + 1, epoch
-        self.fold(found, view)
-        self.hole = False
-        report = self.report
-        report.frames += 1
-        report.records += len(found)
-        report.bytes += size
-        if self.waiting >= PENDING:
-            self.compare()
-        if self.image is not None and here + size == self.image_at:
-            self.compare_image(here + size)
+        self.fold.apply(found, view)
+        self.report.frames += 1
+        self.report.records += len(found)
+        self.report.bytes += size
+        self.fold.compare_image(here + size)
         return size, ""
 
     def place(self, position: int) -> str:

@@ -1,15 +1,20 @@
-"""What check folds a log into, to judge its records: queues' offsets, groups, times, and the index against them."""
+"""How check judges frames, and what it folds their records into: offsets, groups, times."""
 
 from __future__ import annotations
 
+import struct
 from array import array
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from xxhash import xxh3_64_intdigest as xxh3
 
 from penstock.engine.store import ENTRY
 
+FRAME = struct.Struct("<IIQQQQQQQ")
+RECORD = struct.Struct("<IBBHQQIIQQ")
+FRAME_MAGIC = int.from_bytes(b"PFRM", "little")
 BYTE = 0xFFFFFFFF
 MESSAGE, CONFIRM, SEEK, QUEUE, QUEUE_DELETE, GROUP, TRIM, LEASE, SKIP = range(1, 10)
 SEQUENCED = 1
@@ -23,12 +28,48 @@ TABLE_SLOTS = 131072
 PENDING = 1 << 16
 
 
+def judge(view: memoryview, at: int, stop: int, number: int, salt: int,
+          store_salt: int) -> list[tuple[int, ...]] | str:
+    """The records of the frame at byte at, each verified; or why it is none."""
+    if stop - at < FRAME.size:
+        return "the log ends in the middle of a frame"
+    magic, count, position, size, _, _, _, chain, check_ = FRAME.unpack_from(view, at)
+    if magic != FRAME_MAGIC:
+        return "no frame"
+    base = number << 32
+    if position != base | at or not FRAME.size <= size <= stop - at:
+        return "a frame in the wrong place, or of an impossible size"
+    if check_ != xxh3(view[at:at + 56], store_salt ^ salt):
+        return "a frame header whose checksum does not fit"
+    found = []
+    end = at + size
+    at += FRAME.size
+    folded = 0
+    unpack = RECORD.unpack_from
+    while at < end:
+        if end - at < 48:
+            return "records that do not fill their frame"
+        record = unpack(view, at)
+        payload = record[3] + record[0] + (16 if record[2] & SEQUENCED else 0)
+        if payload > end - at - 48 or record[4] != base | at:
+            return "a record in the wrong place, or of an impossible size"
+        seed = xxh3(view[at + 48:at + 48 + payload], store_salt) ^ salt
+        if record[9] != xxh3(view[at:at + 40], seed):
+            return f"a record at byte {at} whose checksum does not fit"
+        folded = xxh3(view[at + 40:at + 48], folded)
+        found.append(record)
+        at += 48 + payload + 7 & ~7
+    if at != end or folded != chain or len(found) != count:
+        return "a frame whose records are not the ones it was written with"
+    return found
+
+
 class Fold:
     """The state that records are judged by.
 
     Invariants:
       1. following[queue] is the offset that the queue's next message must have.
-      2. pending has the messages not yet compared with the index, as (offset, position, time, size).
+      2. pending has (offset, position, time, size) of messages not yet compared with the index.
     """
 
     def __init__(self, problem: Callable[[str], None], place: Callable[[int], str]) -> None:
@@ -112,7 +153,9 @@ class Fold:
 
     def compare_image(self, here: int) -> None:
         """The newest checkpoint's queues must be what the log gives up to its position."""
-        for queue, following in (self.image or {}).items():
+        if self.image is None or here != self.image_at:
+            return
+        for queue, following in self.image.items():
             if self.following.get(queue, following) != following:
                 self.problem(
                     f"checkpoint {here:016x}: queue {queue} has its next offset at {following}, "
@@ -120,7 +163,7 @@ class Fold:
         self.image = None
 
     def compare(self) -> None:
-        """Compare the index entries of the messages walked since the last time with their records."""
+        """Compare the index entries of the messages that are pending with their records."""
         for queue, entries in self.pending.items():
             slot = self.slot(queue)
             if slot is None or self.index is None:
