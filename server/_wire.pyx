@@ -6,10 +6,9 @@ drained operation and the bytes of its reply, is C. What is rare goes to Python.
 
 import asyncio
 from collections import OrderedDict, deque
+from email.utils import formatdate
 from heapq import heappop, heappush
 from time import monotonic, time
-from email.utils import formatdate
-from urllib.parse import unquote_to_bytes
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
@@ -40,3 +39,4 @@ include "_wire_hub.pxi"
 include "_wire_waiting.pxi"
 include "_wire_deliver.pxi"
 include "_wire_native.pxi"
+include "_wire_http.pxi"

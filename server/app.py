@@ -1,4 +1,4 @@
-"""The composition root: builds a worker from its options and runs it until told to stop."""
+"""The composition root: builds the worker of the given options and runs it until it is told to stop."""
 
 import asyncio
 import os

@@ -1,6 +1,91 @@
-"""The HTTP door."""
+"""The HTTP door: which function answers which target, and what becomes of what it raises."""
+
+import sys
+import traceback
+from collections.abc import Awaitable, Callable
+from urllib.parse import parse_qsl, unquote
+
+import msgspec
+
+from penstock.engine.errors import EngineError
+from penstock.server._wire import HttpConnection, HttpRequest, Hub
+from penstock.server.bridge import Bridge
+from penstock.server.broker.broker import Broker
+from penstock.server.broker.errors import BrokerError, Kind, refusal
+from penstock.server.protocols.http.observe import Observer
+from penstock.server.protocols.http.problem import REASONS, Response, problem, render
+from penstock.server.protocols.http.queues import Call, Queues
+
+# The wire's verdicts of a drained operation, see docs/wire.md.
+VERDICTS = {
+    3: Kind.NOT_FOUND,
+    5: Kind.TOO_LARGE,
+    6: Kind.STORE_FULL,
+    7: Kind.POISONED,
+    8: Kind.BUSY,
+    12: Kind.CORRUPT,
+}
+
+
 class HttpDoor:
-    ready = True
-    hub = None
-    def __init__(self, broker, bridge, durability):
-        pass
+    """Called by the loop once a connection; answers what the lane does not."""
+
+    def __init__(self, broker: Broker, bridge: Bridge, durability: str) -> None:
+        self.hub: Hub | None = None
+        self.ready = True
+        self.reasons = REASONS
+        self.queues = Queues(self, broker, bridge, durability)
+        self.observer = Observer(self, broker)
+
+    def __call__(self) -> HttpConnection:
+        assert self.hub is not None
+        return HttpConnection(self.hub, self)
+
+    async def answer(self, request: HttpRequest) -> Response:
+        """Status, head and body for one request. Never raises."""
+        try:
+            return await self.route(request)
+        except BrokerError as error:
+            return problem(error)
+        except EngineError as error:
+            return problem(refusal(error))
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            return render(400, Kind.INVALID, str(error))
+        except Exception:
+            # A bug of ours must cost one request, not the connection of a stranger.
+            traceback.print_exc(file=sys.stderr)
+            return render(500, Kind.INTERNAL, "the request failed inside the server")
+
+    async def route(self, request: HttpRequest) -> Response:
+        path, _, query = request.url.decode("ascii").partition("?")
+        method = request.method.decode()
+        seen = self.observer.paths.get(path)
+        if seen is not None:
+            return seen() if method in ("GET", "HEAD") else not_allowed("GET, HEAD")
+        parts = path.split("/")
+        if parts[:3] != ["", "v1", "queues"] or len(parts) > 5:
+            return render(404, Kind.NOT_FOUND, "there is nothing at this target")
+        name = unquote(parts[3]) if len(parts) > 3 else ""
+        verb = parts[4] if len(parts) > 4 else ""
+        depth = "list" if len(parts) == 3 else "queue" if len(parts) == 4 else verb
+        handlers: dict[str, Callable[[Call], Awaitable[Response]]] = self.queues.verbs.get(depth, {})
+        if not handlers:
+            return render(404, Kind.NOT_FOUND, "there is nothing at this target")
+        handler = handlers.get("GET" if method == "HEAD" else method)
+        if handler is None:
+            return not_allowed(", ".join(handlers))
+        return await handler(Call(name, dict(parse_qsl(query)), request))
+
+    def verdict(self, verdict: int) -> Response:
+        """The reply to a send that the store refused after it was staged."""
+        kind = VERDICTS.get(verdict, Kind.INTERNAL)
+        return problem(BrokerError(kind, kind.value.replace("-", " ")))
+
+    def refused(self, status: int, kind: str, text: str) -> Response:
+        """The reply to bytes that are no request we take."""
+        return render(status, Kind(kind), text)
+
+
+def not_allowed(methods: str) -> Response:
+    status, head, body = render(405, Kind.INVALID, f"this target takes {methods}")
+    return status, head + b"Allow: " + methods.encode() + b"\r\n", body

@@ -1,0 +1,382 @@
+# One HTTP connection: httptools parses, messages go to the lane, everything else to the door.
+
+cdef extern from "stdio.h" nogil:
+    int snprintf(char* out, size_t size, const char* format, ...)
+
+cdef enum:
+    IN_NOTHING = 0
+    IN_HEAD = 1
+    IN_BODY = 2
+    STRAY_BYTES = 1024
+    RENDERED_ROOM = 512
+
+
+class RefusedError(Exception):
+    """Stops the parser: status, kind and a sentence."""
+
+
+@cython.final
+cdef class HttpRequest:
+    """A whole request, as the door gets it."""
+    cdef readonly bytes method, url, body, content_type, accept
+    cdef readonly uint64_t producer, sequence
+    cdef bint octets, last
+
+
+cdef class HttpEndpoint(Endpoint):
+    """The requests of one connection, answered in their order.
+
+    Invariants:
+      1. A request that is not a plain send starts only when nothing is in flight, and nothing after
+         it starts before it was answered.
+      2. Staged sends have consecutive tags; answered is the next to be written, ready holds the
+         rendered replies of later ones.
+      3. The head and the body are counted as they arrive; what is over its limit is not kept.
+    """
+    cdef object door, parser, backlog
+    cdef HttpRequest current
+    cdef list parts
+    cdef dict ready
+    cdef uint32_t tag, answered, hosts, lengths, header_count, staged
+    cdef size_t head_used, head_fed, stray, body_used, body_fed, chunks
+    cdef uint8_t state
+    cdef bint begun, chunked, expects, busy, last
+    cdef double began
+
+    def __init__(self, Hub hub, door):
+        self.hub = hub
+        self.door = door
+        self.parser = HttpRequestParser(self)
+        self.backlog = deque()
+        self.ready = {}
+        self.parts = []
+
+    def buffer_updated(self, Py_ssize_t size):
+        self.hub.received_bytes += size
+        if self.closing or self.last:
+            return
+        self.active = monotonic()
+        self.begun = False
+        try:
+            self.parser.feed_data(memoryview(self.hub.scratch)[:size])
+            self.count_fed(size)
+        except HttpParserUpgrade:
+            self.refuse(400, "invalid", "no other protocol is spoken here")
+        except RefusedError as error:
+            self.refuse_for(error)
+        except HttpParserError as error:
+            reason = error.__context__
+            if isinstance(reason, RefusedError):
+                self.refuse_for(reason)
+            else:
+                self.refuse(400, "malformed", str(error))
+        if self.staged:
+            self.staged = 0
+            self.hub.lane.kick()
+        self.flush()
+
+    cdef int count_fed(self, size_t size) except -1:
+        """What the parser keeps to itself has limits too: half a head, chunk extensions, blank lines."""
+        limits = self.hub.limits
+        if self.begun:
+            self.head_fed = self.body_fed = self.stray = 0
+        elif self.state == IN_HEAD:
+            self.head_fed += size
+            if self.head_fed > <size_t>limits.head_bytes:
+                raise RefusedError(431, "too-large", "the head is over its limit")
+        elif self.state == IN_BODY:
+            self.body_fed += size
+            if self.chunked and self.body_fed > (
+                    self.body_used + 12 * self.chunks + <size_t>limits.chunk_overhead_bytes):
+                raise RefusedError(400, "malformed", "too much between the chunks")
+        else:
+            self.stray += size
+            if self.stray > STRAY_BYTES:
+                raise RefusedError(400, "malformed", "too much between the requests")
+        return 0
+
+    def on_message_begin(self):
+        if self.last:
+            raise RefusedError(400, "invalid", "the connection was to be closed")
+        self.current = HttpRequest.__new__(HttpRequest)
+        self.current.url = b""
+        self.state = IN_HEAD
+        self.begun = True
+        self.began = monotonic()
+        self.hosts = self.lengths = self.header_count = 0
+        self.head_used = self.body_used = self.chunks = 0
+        self.chunked = self.expects = False
+
+    def on_url(self, bytes url):
+        self.current.url = self.current.url + url if self.current.url else url
+        if len(self.current.url) > self.hub.limits.url_bytes:
+            raise RefusedError(414, "too-large", "the target is over its limit")
+
+    def on_header(self, bytes name, bytes value):
+        cdef Py_ssize_t size = len(name)
+        self.header_count += 1
+        self.head_used += size + len(value) + 4
+        if self.header_count > <uint32_t>self.hub.limits.headers:
+            raise RefusedError(431, "too-large", "too many header fields")
+        if self.head_used + len(self.current.url) > <size_t>self.hub.limits.head_bytes:
+            raise RefusedError(431, "too-large", "the head is over its limit")
+        if self.state != IN_HEAD or size not in (4, 6, 12, 14, 17):
+            return
+        name = name.lower()
+        if name == b"host":
+            self.hosts += 1
+        elif name == b"content-type":
+            self.current.content_type = value
+            self.current.octets = value == b"application/octet-stream"
+        elif name == b"content-length":
+            self.lengths += 1
+            if not value.isdigit() or len(value) > 15:
+                raise RefusedError(400, "malformed", "Content-Length is a number")
+            if int(value) > self.hub.limits.body_bytes:
+                raise RefusedError(413, "too-large", "the body is over its limit")
+        elif name == b"transfer-encoding":
+            if self.chunked or value.lower() != b"chunked":
+                raise RefusedError(501, "invalid", "the only transfer coding is chunked")
+            self.chunked = True
+        elif name == b"accept":
+            self.current.accept = value
+        elif name == b"expect":
+            self.expects = value.lower() == b"100-continue"
+        elif name == b"penstock-producer":
+            self.current.producer = number_of(value)
+        elif name == b"penstock-sequence":
+            self.current.sequence = number_of(value)
+
+    def on_headers_complete(self):
+        if self.chunked and self.lengths:
+            raise RefusedError(400, "malformed", "both Transfer-Encoding and Content-Length")
+        if self.hosts != 1 and (self.hosts or self.parser.get_http_version() != "1.0"):
+            raise RefusedError(400, "malformed", "exactly one Host is required")
+        if self.parser.get_http_version() not in ("1.1", "1.0"):
+            raise RefusedError(505, "invalid", "HTTP/1.1 is spoken here")
+        self.state = IN_BODY
+        if self.expects and self.transport is not None and not self.backlog and not self.in_flight:
+            self.flush()
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def on_chunk_header(self):
+        self.chunks += 1
+
+    def on_body(self, bytes body):
+        self.body_used += len(body)
+        if self.body_used > <size_t>self.hub.limits.body_bytes:
+            raise RefusedError(413, "too-large", "the body is over its limit")
+        self.parts.append(body)
+
+    def on_message_complete(self):
+        cdef HttpRequest request = self.current
+        parts = self.parts
+        if len(parts) == 1:
+            request.body = parts[0]
+        else:
+            request.body = b"".join(parts)
+        self.parts = []
+        self.current = None
+        self.state = IN_NOTHING
+        self.hub.requests += 1
+        request.method = self.parser.get_method()
+        request.last = not self.parser.should_keep_alive()
+        self.last = request.last
+        if not self.busy and not self.backlog and self.stage(request) == NEXT:
+            return
+        self.backlog.append(request)
+        self.pump()
+
+    cdef int stage(self, HttpRequest request) except -1:
+        """NEXT if it was a plain send to a known queue and is on its way, HOLD if the lane is full,
+        ASK if it is for the door."""
+        cdef uint64_t route
+        cdef int verdict
+        known = self.hub.routes.get(request.url)
+        if known is None or not request.octets or request.method != b"POST":
+            return ASK
+        if self.in_flight >= self.hub.flight_limit:
+            return CROWDED
+        route = known
+        verdict = self.hub.lane.stage_one(
+            (<uint64_t>self.slot << SLOT_SHIFT) | self.tag, <uint32_t>route, route >> 32,
+            request.producer, request.sequence, NULL, 0,
+            <const uint8_t*>PyBytes_AS_STRING(request.body), <uint32_t>len(request.body))
+        if verdict == BUSY and self.hub.in_flight:
+            return HOLD
+        if verdict != DONE:
+            # The door says it in full, and finds the queue again if it has another number now.
+            self.hub.routes.pop(request.url, None)
+            return ASK
+        self.tag += 1
+        self.in_flight += 1
+        self.staged += 1
+        self.hub.in_flight += 1
+        self.hub.sends += 1
+        self.hub.messages += 1
+        return NEXT
+
+    cdef int pump(self) except -1:
+        """Start what may start; hold the connection while something has to wait."""
+        cdef int outcome
+        while self.backlog and not self.busy and not self.closing:
+            outcome = self.stage(self.backlog[0])
+            if outcome == NEXT:
+                self.backlog.popleft()
+                continue
+            if outcome == HOLD:
+                if not self.held & HELD_BY_LANE:
+                    self.hold(HELD_BY_LANE)
+                    self.hub.held.append(self)
+                return 0
+            if outcome == CROWDED or self.in_flight:
+                break
+            self.busy = True
+            self.hub.in_calls += 1
+            request = self.backlog.popleft()
+            task = self.hub.loop.create_task(self.door.answer(request))
+            task.add_done_callback(HttpAnswered(self, request))
+        if self.backlog or self.busy:
+            self.hold(HELD_BY_CALL)
+        else:
+            self.release(HELD_BY_CALL)
+        return 0
+
+    cdef int proceed(self) except -1:
+        self.pump()
+        if self.staged:
+            self.staged = 0
+            self.hub.lane.kick()
+        return 0
+
+    cdef int answered_by(self, HttpRequest request, future) except -1:
+        self.busy = False
+        self.hub.in_calls -= 1
+        if self.transport is None:
+            return 0
+        status, head, body = future.result()
+        self.write(status, head, body, request.last, request.method == b"HEAD")
+        self.after()
+        self.flush()
+        return 0
+
+    cdef int write(self, int status, bytes head, bytes body, bint last, bint bare) except -1:
+        text = b"HTTP/1.1 %d %b\r\nDate: %b\r\n%bContent-Length: %d\r\n%b\r\n%b" % (
+            status, self.door.reasons[status], self.hub.date, head, len(body),
+            b"Connection: close\r\n" if last else b"", b"" if bare else body)
+        if buffer_append(&self.out, PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text)) < 0:
+            raise MemoryError
+        return 0
+
+    cdef int after(self) except -1:
+        """Something was answered: go on with the next, or close if that was the last."""
+        if not self.backlog and not self.busy and not self.in_flight:
+            if self.last or self.hub.stopping:
+                return self.close_soon()
+        self.pump()
+        if self.staged:
+            self.staged = 0
+            self.hub.lane.kick()
+        return 0
+
+    cdef int complete(self, operation_t* operation) except -1:
+        cdef uint32_t tag = <uint32_t>operation.cookie
+        cdef char room[RENDERED_ROOM]
+        cdef int size
+        cdef bint last = self.last and self.in_flight == 0 and not self.backlog
+        if operation.verdict == DONE:
+            size = self.render(room, operation, last)
+            if tag == self.answered:
+                if buffer_append(&self.out, room, size) < 0:
+                    raise MemoryError
+                self.answered += 1
+            else:
+                self.ready[tag] = PyBytes_FromStringAndSize(room, size)
+        else:
+            status, head, body = self.door.verdict(operation.verdict)
+            if tag == self.answered:
+                self.write(status, head, body, last, False)
+                self.answered += 1
+            else:
+                self.ready[tag] = (status, head, body)
+        while self.ready and self.answered in self.ready:
+            one = self.ready.pop(self.answered)
+            self.answered += 1
+            if isinstance(one, bytes):
+                buffer_append(&self.out, PyBytes_AS_STRING(one), PyBytes_GET_SIZE(one))
+            else:
+                self.write(one[0], one[1], one[2], False, False)
+        if self.backlog or (self.in_flight == 0 and (self.last or self.hub.stopping)):
+            self.after()
+        return 0
+
+    cdef int render(self, char* room, operation_t* operation, bint last) noexcept:
+        cdef char json[192]
+        cdef int size = snprintf(
+            json, sizeof(json),
+            b'{"id": "%08x-%016llx", "offset": %llu, "durability": "%s"%s}',
+            operation.queue, <unsigned long long>operation.offset,
+            <unsigned long long>operation.offset,
+            <const char*>(b"disk" if operation.durability else b"kernel"),
+            <const char*>(b', "duplicate": true' if operation.duplicate else b""))
+        return snprintf(
+            room, RENDERED_ROOM,
+            b"HTTP/1.1 201 Created\r\nDate: %s\r\nContent-Type: application/json\r\n"
+            b"Content-Length: %d\r\n%s\r\n%s",
+            PyBytes_AS_STRING(self.hub.date), size,
+            <const char*>(b"Connection: close\r\n" if last else b""), json)
+
+    cdef int refuse_for(self, error) except -1:
+        status, kind, text = error.args
+        return self.refuse(status, kind, text)
+
+    cdef int refuse(self, int status, kind, text) except -1:
+        """The bytes are no request we take: say so after what is owed, and close."""
+        self.last = True
+        self.state = IN_NOTHING
+        self.parts = []
+        if self.in_flight or self.busy or self.backlog:
+            # The replies that are owed come first; the close tells the rest.
+            return 0
+        status, head, body = self.door.refused(status, kind, text)
+        self.write(status, head, body, True, False)
+        return self.close_soon()
+
+    cdef bint expired(self, double now) noexcept:
+        if self.state != IN_NOTHING:
+            return now - self.began > self.hub.request_s
+        return (not self.in_flight and not self.busy and not self.backlog
+                and now - self.active > self.hub.http_idle_s)
+
+    cdef int stop(self) except -1:
+        if self.transport is not None and not self.in_flight and not self.busy:
+            self.closing = True
+            self.flush()
+            self.transport.close()
+        return 0
+
+
+@cython.final
+cdef class HttpAnswered:
+    """What brings the door's answer back to its connection."""
+    cdef HttpEndpoint endpoint
+    cdef HttpRequest request
+
+    def __init__(self, HttpEndpoint endpoint, HttpRequest request):
+        self.endpoint = endpoint
+        self.request = request
+
+    def __call__(self, future):
+        self.endpoint.answered_by(self.request, future)
+
+
+cdef uint64_t number_of(bytes value) except? 0:
+    if not value.isdigit() or len(value) > 19:
+        raise RefusedError(400, "invalid", "a producer or sequence is a number")
+    return int(value)
+
+
+class HttpConnection(HttpEndpoint, asyncio.BufferedProtocol):
+    """What a loop accepts as the protocol of an HTTP connection."""
+
+    __slots__ = ()

@@ -1,0 +1,57 @@
+"""The bodies of a send, in each of the content types that are taken."""
+
+import struct
+
+import msgspec
+
+from penstock.server._wire import HttpRequest
+from penstock.server.broker.errors import BrokerError, Kind
+from penstock.server.broker.limits import Limits
+from penstock.server.protocols.http.models import SendRequest
+
+LINES = msgspec.json.Decoder(SendRequest)
+
+
+def bodies_of(request: HttpRequest, limits: Limits) -> tuple[bool, list[bytes]]:
+    """Whether the request is a plain message of octets, and the bodies it holds."""
+    kind = (request.content_type or b"application/octet-stream").split(b";")[0].strip().lower()
+    if kind == b"application/json":
+        return False, [body_of(LINES.decode(request.body))]
+    if kind == b"application/x-ndjson":
+        lines = [line for line in request.body.split(b"\n") if line.strip()]
+        return False, counted([body_of(LINES.decode(line)) for line in lines], limits)
+    if kind == b"application/vnd.penstock.batch":
+        return False, counted(prefixed(request.body), limits)
+    return kind == b"application/octet-stream", [request.body]
+
+
+def body_of(one: SendRequest) -> bytes:
+    if isinstance(one.body, str) and not isinstance(one.body_base64, bytes):
+        return one.body.encode()
+    if isinstance(one.body_base64, bytes) and not isinstance(one.body, str):
+        return one.body_base64
+    raise BrokerError(Kind.INVALID, "exactly one of body and body_base64 is needed")
+
+
+def prefixed(raw: bytes) -> list[bytes]:
+    """The bodies of a batch in which each is preceded by its size, u32 little-endian."""
+    bodies, position = [], 0
+    while position < len(raw):
+        if len(raw) - position < 4:
+            raise BrokerError(Kind.INVALID, f"a size is cut off at byte {position}")
+        (size,) = struct.unpack_from("<I", raw, position)
+        position += 4
+        if size > len(raw) - position:
+            raise BrokerError(Kind.INVALID, f"a body is cut off at byte {position}")
+        bodies.append(raw[position : position + size])
+        position += size
+    return bodies
+
+
+def counted(bodies: list[bytes], limits: Limits) -> list[bytes]:
+    if not bodies:
+        raise BrokerError(Kind.INVALID, "the batch is empty")
+    if len(bodies) > limits.batch_messages:
+        limit = limits.batch_messages
+        raise BrokerError(Kind.TOO_LARGE, "too many messages in the batch", limit=limit)
+    return bodies

@@ -1,0 +1,96 @@
+"""What requests and replies hold. The OpenAPI document is made from the same definitions."""
+
+from typing import Annotated, Literal
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+Count = Annotated[int, Meta(ge=1, le=4096)]
+Milliseconds = Annotated[int, Meta(ge=0, le=43_200_000)]
+Group = Annotated[str, Meta(max_length=128)]
+
+
+class SendRequest(Struct, forbid_unknown_fields=True):
+    """One message: text in body, or any bytes in body_base64."""
+
+    body: str | UnsetType = UNSET
+    body_base64: bytes | UnsetType = UNSET
+
+
+class SendReply(Struct, omit_defaults=True):
+    id: str
+    offset: int
+    durability: Literal["disk", "kernel"]
+    count: int = 1
+    duplicate: bool = False
+
+
+class ReceiveRequest(Struct, forbid_unknown_fields=True):
+    max_messages: Count = 1
+    wait_ms: Annotated[int, Meta(ge=0, le=600_000)] = 0
+    lease_ms: Annotated[int, Meta(ge=1, le=43_200_000)] = 30_000
+    group: Group = ""
+
+
+class Message(Struct, omit_defaults=True):
+    """body is there if it is UTF-8 text, else body_base64."""
+
+    id: str
+    offset: int
+    stored_us: int
+    attempts: int
+    receipt: str | None = None
+    body: str | None = None
+    body_base64: bytes | None = None
+
+
+class MessagesReply(Struct):
+    messages: list[Message]
+
+
+class ConfirmRequest(Struct, forbid_unknown_fields=True):
+    receipts: Annotated[list[str], Meta(max_length=65536)]
+    group: Group = ""
+
+
+class ReleaseRequest(Struct, forbid_unknown_fields=True):
+    receipts: Annotated[list[str], Meta(max_length=65536)]
+    delay_ms: Milliseconds = 0
+    group: Group = ""
+
+
+class ExtendRequest(Struct, forbid_unknown_fields=True):
+    receipts: Annotated[list[str], Meta(max_length=65536)]
+    lease_ms: Annotated[int, Meta(ge=1, le=43_200_000)]
+    group: Group = ""
+
+
+class VerdictsReply(Struct):
+    """One verdict for each receipt, in order."""
+
+    verdicts: list[Literal["done", "stale", "forged"]]
+
+
+class RewindRequest(Struct, forbid_unknown_fields=True):
+    """Exactly one of offset, time_us and to."""
+
+    offset: Annotated[int, Meta(ge=0)] | None = None
+    time_us: Annotated[int, Meta(ge=0)] | None = None
+    to: Literal["earliest", "latest"] | None = None
+    group: Group = ""
+
+
+class RewindReply(Struct):
+    offset: int
+    messages: int
+
+
+class QueuesReply(Struct):
+    queues: list[str]
+
+
+class QueueReply(Struct):
+    name: str
+    id: int
+    first: int
+    next: int
+    visible: int

@@ -1,0 +1,228 @@
+"""What HTTP asks about queues and messages, said in the broker's words."""
+
+import base64
+import binascii
+import time
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import msgspec
+
+from penstock.engine._core import Batch, Consumer, Queue
+from penstock.server._wire import HttpRequest
+from penstock.server.bridge import Bridge
+from penstock.server.broker.broker import EARLIEST, LATEST, OFFSET, TIME, Broker
+from penstock.server.broker.errors import BrokerError, Kind
+from penstock.server.protocols.http import models
+from penstock.server.protocols.http.batches import bodies_of
+from penstock.server.protocols.http.problem import Response, reply
+
+if TYPE_CHECKING:
+    from penstock.server.protocols.http.door import HttpDoor
+
+T = TypeVar("T")
+RECEIPT = 24
+VERDICTS = ("done", "stale", "forged")
+TAKE_BYTES = 4 << 20
+
+
+class Call(NamedTuple):
+    """One request with its target taken apart."""
+
+    name: str
+    query: dict[str, str]
+    request: HttpRequest
+
+    def read(self, model: type[T]) -> T:
+        return msgspec.json.decode(self.request.body or b"{}", type=model)
+
+    def number(self, name: str, default: int, limit: int) -> int:
+        text = self.query.get(name, str(default))
+        if not text.isascii() or not text.isdigit() or len(text) > 19 or int(text) > limit:
+            raise BrokerError(Kind.INVALID, f"{name} is a number up to {limit}", limit=limit)
+        return int(text)
+
+
+class Queues:
+    """The handlers by target and method."""
+
+    def __init__(self, door: "HttpDoor", broker: Broker, bridge: Bridge, durability: str) -> None:
+        self.door = door
+        self.broker = broker
+        self.call = bridge.call
+        self.durability = durability
+        self.verbs: dict[str, dict[str, Callable[[Call], Awaitable[Response]]]] = {
+            "list": {"GET": self.list},
+            "queue": {"GET": self.show, "PUT": self.create, "DELETE": self.delete},
+            "messages": {"POST": self.send, "DELETE": self.purge},
+            "receive": {"POST": self.receive},
+            "confirm": {"POST": self.confirm},
+            "release": {"POST": self.release},
+            "extend": {"POST": self.extend},
+            "rewind": {"POST": self.rewind},
+            "peek": {"GET": self.peek},
+        }
+
+    async def list(self, call: Call) -> Response:
+        names = await self.call(self.broker.names, call.query.get("prefix", ""))
+        return reply(models.QueuesReply(names))
+
+    async def show(self, call: Call) -> Response:
+        return reply(await self.call(self.broker.show, call.name))
+
+    async def create(self, call: Call) -> Response:
+        _, new = await self.call(self.broker.create, call.name)
+        return reply(await self.call(self.broker.show, call.name), 201 if new else 200)
+
+    async def delete(self, call: Call) -> Response:
+        await self.call(self.broker.delete, call.name)
+        assert self.door.hub is not None
+        self.door.hub.routes.clear()
+        return 204, b"", b""
+
+    async def purge(self, call: Call) -> Response:
+        return reply({"purged": await self.call(self.broker.purge, call.name)})
+
+    async def send(self, call: Call) -> Response:
+        queue = await self.queue(call)
+        level = call.query.get("durability", self.durability)
+        if level not in ("disk", "kernel"):
+            raise BrokerError(Kind.INVALID, "durability is disk or kernel")
+        request = call.request
+        single, bodies = bodies_of(request, self.broker.limits)
+        if any(len(body) > self.broker.limits.message_bytes for body in bodies):
+            limit = self.broker.limits.message_bytes
+            raise BrokerError(Kind.TOO_LARGE, "a message is over its limit", limit=limit)
+        receipt = await self.call(
+            queue.append_many, bodies, durability=level,
+            producer=request.producer, sequence=request.sequence,
+        )  # fmt: skip
+        routes = self.door.hub.routes if self.door.hub is not None else {}
+        if single and (call.query.keys() <= {"durability"}):
+            if len(routes) >= self.broker.limits.route_names:
+                routes.clear()
+            routes[request.url] = queue.id | (level == "disk") << 32
+        count = 1 if single else len(bodies)
+        return reply(
+            models.SendReply(
+                receipt.id, receipt.offset, receipt.durability, count, receipt.duplicate
+            ),
+            201,
+        )
+
+    async def receive(self, call: Call) -> Response:
+        asked = call.read(models.ReceiveRequest)
+        octets = call.request.accept == b"application/octet-stream"
+        if octets and asked.max_messages != 1:
+            raise BrokerError(Kind.INVALID, "octets are for one message at a time")
+        queue = await self.queue(call)
+        group = await self.call(self.broker.group, queue, asked.group)
+        deadline = time.monotonic() + asked.wait_ms / 1000
+        while True:
+            batch = await self.call(
+                group.receive, asked.max_messages, max_bytes=TAKE_BYTES, lease_ms=asked.lease_ms
+            )
+            left_ms = int((deadline - time.monotonic()) * 1000)
+            assert self.door.hub is not None
+            if len(batch) or left_ms <= 0 or self.door.hub.stopping:
+                break
+            await self.door.hub.wait(queue.id, group.id, left_ms)
+        return octet_reply(queue, batch) if octets else reply(messages_reply(queue, batch, True))
+
+    async def confirm(self, call: Call) -> Response:
+        asked = call.read(models.ConfirmRequest)
+        group = await self.group(call, asked.group)
+        return verdicts_reply(await self.call(group.confirm, receipts_of(asked.receipts)))
+
+    async def release(self, call: Call) -> Response:
+        asked = call.read(models.ReleaseRequest)
+        group = await self.group(call, asked.group)
+        receipts = receipts_of(asked.receipts)
+        return verdicts_reply(await self.call(group.release, receipts, delay_ms=asked.delay_ms))
+
+    async def extend(self, call: Call) -> Response:
+        asked = call.read(models.ExtendRequest)
+        group = await self.group(call, asked.group)
+        receipts = receipts_of(asked.receipts)
+        return verdicts_reply(await self.call(group.extend, receipts, lease_ms=asked.lease_ms))
+
+    async def rewind(self, call: Call) -> Response:
+        asked = call.read(models.RewindRequest)
+        places = [
+            (OFFSET, asked.offset),
+            (TIME, asked.time_us),
+            (EARLIEST, 0 if asked.to == "earliest" else None),
+            (LATEST, 0 if asked.to == "latest" else None),
+        ]
+        given = [(kind, value) for kind, value in places if value is not None]
+        if len(given) != 1:
+            raise BrokerError(Kind.INVALID, "exactly one of offset, time_us and to is needed")
+        group = await self.group(call, asked.group)
+        return reply(models.RewindReply(*await self.call(self.broker.seek, group, *given[0])))
+
+    async def peek(self, call: Call) -> Response:
+        queue = await self.queue(call)
+        offset = call.number("offset", 0, (1 << 63) - 1)
+        count = call.number("max", 10, 1000)
+        batch = await self.call(
+            queue.read, offset=offset, max_messages=count, max_bytes=TAKE_BYTES
+        )
+        return reply(messages_reply(queue, batch, False))
+
+    async def queue(self, call: Call) -> Queue:
+        return await self.call(self.broker.open, call.name, create=False)
+
+    async def group(self, call: Call, name: str) -> Consumer:
+        return await self.call(self.broker.group, await self.queue(call), name)
+
+
+def messages_reply(queue: Queue, batch: Batch, leased: bool) -> models.MessagesReply:
+    receipts = batch.receipts if leased else b""
+    messages = []
+    for at, body in enumerate(batch.tolist()):
+        offset = int(batch.offsets[at])
+        message = models.Message(
+            f"{queue.id:08x}-{offset:016x}",
+            offset,
+            int(batch.timestamps[at]),
+            int(batch.attempts[at]),
+            receipt_text(receipts, at) if leased else None,
+        )
+        try:
+            message.body = body.decode()
+        except UnicodeDecodeError:
+            message.body_base64 = body
+        messages.append(message)
+    return models.MessagesReply(messages)
+
+
+def octet_reply(queue: Queue, batch: Batch) -> Response:
+    """One message as it was sent, its numbers in the head; 204 if there is none."""
+    if not len(batch):
+        return 204, b"", b""
+    head = (
+        "Content-Type: application/octet-stream\r\n"
+        f"Penstock-Offset: {int(batch.offsets[0])}\r\n"
+        f"Penstock-Stored-Us: {int(batch.timestamps[0])}\r\n"
+        f"Penstock-Attempts: {int(batch.attempts[0])}\r\n"
+        f"Penstock-Receipt: {receipt_text(batch.receipts, 0)}\r\n"
+    )
+    return 200, head.encode(), bytes(batch[0])
+
+
+def receipt_text(receipts: bytes, at: int) -> str:
+    return base64.urlsafe_b64encode(receipts[at * RECEIPT : (at + 1) * RECEIPT]).decode()
+
+
+def receipts_of(texts: "list[str]") -> bytes:
+    try:
+        decoded = [base64.b64decode(text, altchars=b"-_", validate=True) for text in texts]
+    except (binascii.Error, ValueError) as error:
+        raise BrokerError(Kind.INVALID, "a receipt is base64url") from error
+    if not decoded or any(len(one) != RECEIPT for one in decoded):
+        raise BrokerError(Kind.INVALID, f"a receipt has {RECEIPT} bytes, and one is needed")
+    return b"".join(decoded)
+
+
+def verdicts_reply(verdicts: Any) -> Response:
+    return reply({"verdicts": [VERDICTS[verdict] for verdict in bytes(verdicts)]})
