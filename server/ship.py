@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -37,6 +38,7 @@ IDLE_SECONDS = 20.0
 STOP_SECONDS = 30.0
 EXIT_OK = 0
 EXIT_FAILED = 1
+EXIT_TERMINATED = 143
 
 
 def main(options: Namespace) -> int:
@@ -45,6 +47,8 @@ def main(options: Namespace) -> int:
     lines = split(log.read_bytes())
     if not lines:
         raise PenstockError(f"{log} is empty: there is nothing to ship")
+    # By default SIGTERM ends us without a word, and the server would be nobody's.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
     data = options.data or tempfile.mkdtemp(prefix="penstock-")
     try:
         with Served(options, data) as served:

@@ -1,0 +1,59 @@
+"""The command line against a server in memory: what it prints and which code it ends with."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from client_fake import Background
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock.server import cli, completion, output, ship
+
+
+def test_what_is_sent_is_shown_and_a_missing_queue_is_code_3(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with Background() as server:
+        where = ["--server", server.address]
+        assert cli.main(["send", "q", "one", "two", *where]) == cli.EXIT_OK
+        capsys.readouterr()
+        assert cli.main(["receive", "q", "-n", "5", "-o", "ndjson", *where]) == cli.EXIT_OK
+        rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert [row["body"] for row in rows] == ["one", "two"]
+        assert server.confirmed == [0, 1]
+        assert cli.main(["rewind", "q", "--to", "1", "-o", "json", *where]) == cli.EXIT_OK
+        (row,) = json.loads(capsys.readouterr().out)
+        assert row == {"queue": "q", "offset": 1, "messages": 1}
+        assert cli.main(["peek", "absent", *where]) == cli.EXIT_NOT_FOUND
+        assert cli.main(["rewind", "q", "--to", "soon", *where]) == cli.EXIT_FAILED
+
+
+def test_a_server_that_is_not_there_is_code_4_and_nonsense_code_2() -> None:
+    assert cli.main(["queue", "list", "--server", "127.0.0.1:1"]) == cli.EXIT_UNREACHABLE
+    for words in (["receive"], ["fly"], ["receive", "q", "-n", "0"]):
+        with pytest.raises(SystemExit) as caught:
+            cli.main(words)
+        assert caught.value.code == cli.EXIT_USAGE
+
+
+def test_a_table_passes_no_control_characters_to_the_terminal() -> None:
+    lines = list(output.table([{"a": "\x1b[2J", "n": 5}, {"a": "b\n", "n": 12}]))
+    assert lines == ["a         n", "\\x1b[2J   5", "b\\n      12"]
+    assert list(output.table([])) == []
+    assert output.body_fields(b"\xff") == {"body_base64": "/w=="}
+    assert "50/100" in output.plain_bar("send", 50, 100, 1.0)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_knows_every_command(shell: str) -> None:
+    script = completion.script(cli.parser(), shell)
+    assert all(word in script for word in ("serve", "rewind", "purge", "durability"))
+
+
+@given(st.binary())
+def test_lines_joined_are_the_file(content: bytes) -> None:
+    lines = ship.split(content)
+    assert b"".join(lines) == content
+    assert all(line.find(b"\n") in (-1, len(line) - 1) for line in lines)
