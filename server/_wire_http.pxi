@@ -148,6 +148,8 @@ cdef class HttpEndpoint(Endpoint):
             self.current.sequence = number_of(value)
 
     def on_headers_complete(self):
+        if self.parser.should_upgrade():
+            raise RefusedError(400, "invalid", "no other protocol is spoken here")
         if self.chunked and self.lengths:
             raise RefusedError(400, "malformed", "both Transfer-Encoding and Content-Length")
         if self.hosts != 1 and (self.hosts or self.parser.get_http_version() != "1.0"):
