@@ -77,17 +77,16 @@ cdef class HttpEndpoint(Endpoint):
 
     cdef int count_fed(self, size_t size) except -1:
         """What the parser keeps to itself has limits too: half a head, chunk extensions, blank lines."""
-        limits = self.hub.limits
         if self.begun:
             self.head_fed = self.body_fed = self.stray = 0
         elif self.state == IN_HEAD:
             self.head_fed += size
-            if self.head_fed > <size_t>limits.head_bytes:
+            if self.head_fed > self.hub.head_bytes:
                 raise RefusedError(431, "too-large", "the head is over its limit")
         elif self.state == IN_BODY:
             self.body_fed += size
             if self.chunked and self.body_fed > (
-                    self.body_used + 12 * self.chunks + <size_t>limits.chunk_overhead_bytes):
+                    self.body_used + 12 * self.chunks + self.hub.chunk_overhead):
                 raise RefusedError(400, "malformed", "too much between the chunks")
         else:
             self.stray += size
@@ -109,16 +108,16 @@ cdef class HttpEndpoint(Endpoint):
 
     def on_url(self, bytes url):
         self.current.url = self.current.url + url if self.current.url else url
-        if len(self.current.url) > self.hub.limits.url_bytes:
+        if <size_t>len(self.current.url) > self.hub.url_bytes:
             raise RefusedError(414, "too-large", "the target is over its limit")
 
     def on_header(self, bytes name, bytes value):
         cdef Py_ssize_t size = len(name)
         self.header_count += 1
         self.head_used += size + len(value) + 4
-        if self.header_count > <uint32_t>self.hub.limits.headers:
+        if self.header_count > self.hub.header_limit:
             raise RefusedError(431, "too-large", "too many header fields")
-        if self.head_used + len(self.current.url) > <size_t>self.hub.limits.head_bytes:
+        if self.head_used + len(self.current.url) > self.hub.head_bytes:
             raise RefusedError(431, "too-large", "the head is over its limit")
         if self.state != IN_HEAD or size not in (4, 6, 12, 14, 17):
             return
@@ -152,9 +151,10 @@ cdef class HttpEndpoint(Endpoint):
             raise RefusedError(400, "invalid", "no other protocol is spoken here")
         if self.chunked and self.lengths:
             raise RefusedError(400, "malformed", "both Transfer-Encoding and Content-Length")
-        if self.hosts != 1 and (self.hosts or self.parser.get_http_version() != "1.0"):
+        version = self.parser.get_http_version()
+        if self.hosts != 1 and (self.hosts or version != "1.0"):
             raise RefusedError(400, "malformed", "exactly one Host is required")
-        if self.parser.get_http_version() not in ("1.1", "1.0"):
+        if version != "1.1" and version != "1.0":
             raise RefusedError(505, "invalid", "HTTP/1.1 is spoken here")
         self.state = IN_BODY
         if self.expects and self.transport is not None and not self.backlog and not self.in_flight:
@@ -166,7 +166,7 @@ cdef class HttpEndpoint(Endpoint):
 
     def on_body(self, bytes body):
         self.body_used += len(body)
-        if self.body_used > <size_t>self.hub.limits.body_bytes:
+        if self.body_used > self.hub.body_bytes:
             raise RefusedError(413, "too-large", "the body is over its limit")
         self.parts.append(body)
 

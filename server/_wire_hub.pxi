@@ -158,7 +158,8 @@ cdef class Hub:
     # limits as C numbers
     cdef uint32_t frame_bytes, message_bytes, batch_messages, take_messages, take_bytes
     cdef uint32_t confirm_receipts, wait_limit, lease_limit, flight_limit, parked_limit
-    cdef size_t out_bytes
+    cdef size_t out_bytes, head_bytes, url_bytes, body_bytes, chunk_overhead
+    cdef uint32_t header_limit
     cdef double handshake_s, idle_s, http_idle_s, request_s
     cdef WaitingRoom waiting
     # HTTP
@@ -217,6 +218,11 @@ cdef class Hub:
         self.flight_limit = limits.in_flight
         self.parked_limit = limits.parked
         self.out_bytes = limits.write_bytes
+        self.head_bytes = limits.head_bytes
+        self.url_bytes = limits.url_bytes
+        self.body_bytes = limits.body_bytes
+        self.header_limit = limits.headers
+        self.chunk_overhead = limits.chunk_overhead_bytes
         self.handshake_s = limits.handshake_s
         self.idle_s = limits.idle_s
         self.http_idle_s = limits.http_idle_s
