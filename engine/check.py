@@ -245,7 +245,8 @@ class Checker:
             self.promised = max(self.promised, before)
             if before and before >> 32 not in heads:
                 self.report.problem(
-                    f"{self.place(before)}: the segment is gone or damaged, and {number:08x} follows it")
+                    f"{self.place(before)}: the segment is gone or damaged, "
+                    f"and {number:08x} follows it")
         total = len(heads) * self.size
         ends = [before for _, before in heads.values()][1:] + [0]
         for done, (number, (salt, _)) in enumerate(heads.items()):
