@@ -212,7 +212,7 @@ cdef int log_roll(core_t* core) noexcept nogil:
 
 cdef bint segment_prepared(core_t* core) noexcept nogil:
     if load64(&core.control.prepared) <= load64(&core.control.segment):
-        if segment_prepare(core):
+        if segment_prepare(core, 1):
             store32(&core.control.full, 1)
     return load64(&core.control.prepared) > load64(&core.control.segment)
 
@@ -308,22 +308,11 @@ cdef queue_t* operation_admit(core_t* core, operation_t* operation, record_t* re
     elif operation.sequence:
         # Noted at once, so that a second copy in the same round is seen; a frame that fails poisons the store.
         operation.offset = queue.next
-        sequence_note(core, operation)
+        producer_keep(core, operation.producer, operation.sequence, operation.offset, core.control.written,
+                      core.control.last_us)
     else:
         operation.offset = queue.next
     return queue
-
-
-cdef void sequence_note(core_t* core, operation_t* operation) noexcept nogil:
-    cdef producer_t* producer = producer_find(core, operation.producer, True, core.control.last_us)
-    cdef sequenced_t* kept
-    if producer != NULL:
-        kept = <sequenced_t*>arena_page(core, producer.ring) + operation.sequence % REMEMBERED
-        kept.sequence = operation.sequence
-        kept.offset = operation.offset
-        kept.position = core.control.written
-        producer.last = operation.sequence
-        producer.used_us = core.control.last_us
 
 
 cdef void operation_prepare(core_t* core, operation_t* operation, record_t* record, uint64_t now) noexcept nogil:

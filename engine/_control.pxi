@@ -98,8 +98,7 @@ cdef struct producer_t:
     uint64_t id
     uint64_t last
     uint64_t used_us
-    uint32_t ring               # arena page of the last sequence numbers
-    uint32_t spare
+    uint32_t ring[8]            # arena pages with the last sequence numbers, made when first needed
 
 cdef struct state_t:
     # The image a checkpoint saves, with the tables and the arena behind it.

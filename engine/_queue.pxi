@@ -474,7 +474,8 @@ cdef class AtomicBatch:
                 receipts.append(receipt_of(&result))
             except EngineError as reason:
                 error = reason
-        lane_claimed(lane, round)
+        with nogil:
+            lane_claimed(lane, round)
         if error is not None:
             raise error
         return receipts

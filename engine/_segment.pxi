@@ -135,12 +135,12 @@ cdef int segment_create(core_t* core, uint64_t number) noexcept nogil:
     return failed
 
 
-cdef int segment_prepare(core_t* core) noexcept nogil:
-    """See to it that one segment after the current one exists. 0 or errno."""
+cdef int segment_prepare(core_t* core, uint64_t ahead) noexcept nogil:
+    """See to it that so many segments after the current one exist. 0 or errno."""
     cdef control_t* control = core.control
     cdef int failed = 0
     mutex_lock(&control.prepare_lock)
-    while failed == 0 and load64(&control.prepared) < load64(&control.segment) + 1:
+    while failed == 0 and load64(&control.prepared) < load64(&control.segment) + ahead:
         failed = segment_create(core, control.prepared + 1)
         if failed == 0:
             store64(&control.prepared, control.prepared + 1)

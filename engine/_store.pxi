@@ -189,13 +189,13 @@ cdef class Store:
         if failed:
             raise OSError(failed, os.strerror(failed), os.fspath(self.path))
 
-    def _prepare(self):
-        """Make the next segment if it is not there; False and the store marked full if the disk is."""
+    def _prepare(self, uint64_t ahead=1):
+        """Make the next segments if they are not there; False and the store marked full if the disk is."""
         cdef core_t* core = live(self)
         cdef int failed
         with nogil:
-            failed = segment_prepare(core)
-            if failed:
+            failed = segment_prepare(core, ahead)
+            if failed and load64(&core.control.prepared) <= load64(&core.control.segment):
                 store32(&core.control.full, 1)
         return failed == 0
 

@@ -31,6 +31,7 @@ CONTROL_VERSION = 1
 SEGMENT_HEADER = 4096
 CHECKPOINT_BYTES = 64 << 20
 MAINTENANCE_S = 0.05
+AHEAD = 4  # segments made ahead of need at most
 
 
 def open_store(
@@ -303,6 +304,7 @@ class Maintenance(threading.Thread):
         super().__init__(name="penstock-maintenance", daemon=True)
         self.store = store
         self.ended = threading.Event()
+        self.segment = 0
 
     def run(self) -> None:
         while not self.ended.wait(MAINTENANCE_S):
@@ -318,11 +320,17 @@ class Maintenance(threading.Thread):
         """One round of work; cheap when there is none."""
         if self.store.stat()["poisoned"]:
             return
-        self.store._prepare()
+        self.store._prepare(self.ahead())
         self.store._flush()
         if self.store._due_checkpoint(CHECKPOINT_BYTES):
             self.store.checkpoint()
             forget_checkpoints(self.store.path)
+
+    def ahead(self) -> int:
+        """How many segments to have ready: more when they were used up fast since the last turn."""
+        segment = self.store.stat()["written"] >> 32
+        used_up, self.segment = segment - self.segment, segment
+        return 1 if used_up == 0 else min(1 + 2 * used_up, AHEAD)
 
     def stop(self) -> None:
         self.ended.set()

@@ -1,4 +1,4 @@
-"""The composition root: builds the worker of the given options and runs it until it is told to stop."""
+"""The composition root: builds a worker from its options and runs it until told to stop."""
 
 import asyncio
 import os
@@ -17,7 +17,7 @@ from penstock.server.broker.broker import Broker
 from penstock.server.broker.limits import Limits
 from penstock.server.config import ServeOptions, format_address, parse_address
 from penstock.server.protocols.http.door import HttpDoor
-from penstock.server.protocols.listener import Listener, bind
+from penstock.server.protocols.listener import Listener, bind, bind_first
 from penstock.server.protocols.native.connection import NativeDoor
 
 OPEN_TIMEOUT_S = 120.0
@@ -32,14 +32,17 @@ class Sockets:
 
     @classmethod
     def bind(cls, options: ServeOptions) -> "Sockets":
+        shared = options.workers > 1
         return cls(
-            bind(*parse_address(options.tcp)) if options.tcp else None,
-            bind(*parse_address(options.http)) if options.http else None,
+            bind_first(*parse_address(options.tcp), shared) if options.tcp else None,
+            bind_first(*parse_address(options.http), shared) if options.http else None,
         )
 
     def again(self) -> "Sockets":
         """The same addresses bound once more: a worker's own sockets."""
-        return Sockets(*(one and bind(*one.getsockname()[:2]) for one in (self.tcp, self.http)))
+        return Sockets(
+            *(one and bind(*one.getsockname()[:2], True) for one in (self.tcp, self.http))
+        )
 
     def close(self) -> None:
         for one in (self.tcp, self.http):

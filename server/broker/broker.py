@@ -104,7 +104,7 @@ class Broker:
 
     @refusing
     def group(self, queue: Queue, name: str) -> Consumer:
-        """The consumer group of that name; it is made if absent. The empty name is the queue's own."""
+        """The consumer group of that name, made if absent; the empty name is the queue's own."""
         return queue.group(checked(name) if name else "")
 
     def consumer(self, queue: Queue, group: int) -> Consumer:

@@ -7,20 +7,32 @@ from collections.abc import Callable
 BACKLOG = 4096
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """A bound TCP socket that other workers may bind as well. It does not accept yet."""
+def bind(host: str, port: int, shared: bool = False) -> socket.socket:
+    """A bound TCP socket that does not accept yet; shared: other workers may bind it as well."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     found = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)[0]
     bound = socket.socket(found[0], socket.SOCK_STREAM)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        # Only workers of one server share a port: of two servers each would see half of all.
+        if shared:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         bound.bind(found[4])
         bound.setblocking(False)
     except OSError:
         bound.close()
         raise
     return bound
+
+
+def bind_first(host: str, port: int, shared: bool) -> socket.socket:
+    """A server's first socket on an address; OSError if another server has it."""
+    alone = bind(host, port)
+    if not shared:
+        return alone
+    name = alone.getsockname()
+    alone.close()
+    return bind(name[0], name[1], True)
 
 
 class Listener:

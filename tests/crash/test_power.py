@@ -175,7 +175,9 @@ def test_what_recovery_lets_be_seen_is_on_disk_first(
     for name in ("fsync", "fdatasync"):
         real = getattr(os, name)
         monkeypatch.setattr(
-            os, name, lambda fd, real=real: (synced.add(os.readlink(f"/proc/self/fd/{fd}")), real(fd))
+            os,
+            name,
+            lambda fd, real=real: (synced.add(os.readlink(f"/proc/self/fd/{fd}")), real(fd)),
         )
     Watched.trace_file = os.open(tmp_path / "trace", os.O_RDWR | os.O_CREAT | os.O_APPEND)
     try:

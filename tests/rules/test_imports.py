@@ -39,6 +39,7 @@ LAYERS = {
         "penstock.server.broker",
         "penstock.server.protocols",
         "penstock.server.bridge",
+        "penstock.server.metrics",
         "penstock.server._wire",
     ],
     "app": ["penstock"],

@@ -147,5 +147,6 @@ def test_two_tests_never_share_a_name() -> None:
         path.name
         for path in sources(".py")
         if path.is_relative_to(ROOT / "tests") and not (path.parent / "__init__.py").exists()
+        and path.name != "conftest.py"
     )
     assert not [name for name, count in names.items() if count > 1]

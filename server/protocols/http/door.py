@@ -68,7 +68,8 @@ class HttpDoor:
         name = unquote(parts[3]) if len(parts) > 3 else ""
         verb = parts[4] if len(parts) > 4 else ""
         depth = "list" if len(parts) == 3 else "queue" if len(parts) == 4 else verb
-        handlers: dict[str, Callable[[Call], Awaitable[Response]]] = self.queues.verbs.get(depth, {})
+        verbs = self.queues.verbs
+        handlers: dict[str, Callable[[Call], Awaitable[Response]]] = verbs.get(depth, {})
         if not handlers:
             return render(404, Kind.NOT_FOUND, "there is nothing at this target")
         handler = handlers.get("GET" if method == "HEAD" else method)
