@@ -31,7 +31,8 @@ def quiet(store: Store) -> Store:
 
 def crashed(store: Store, to: Path) -> Path:
     """What a kill -9 of all users would leave, in another directory; the store goes on."""
-    shutil.copytree(store.path, to, ignore=shutil.ignore_patterns("control", "LOCK"))
+    names = ("control*", "LOCK", "*.new", "new")
+    shutil.copytree(store.path, to, ignore=shutil.ignore_patterns(*names))
     return to
 
 

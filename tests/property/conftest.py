@@ -1,0 +1,16 @@
+"""How long properties are tried: the same examples each time in CI, new ones and more with --soak."""
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    soak = bool(config.getoption("--soak"))
+    settings.register_profile(
+        "engine",
+        max_examples=2000 if soak else 60,
+        derandomize=not soak,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
