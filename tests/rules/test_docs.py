@@ -45,6 +45,12 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(target), link
 
 
+def test_the_map_in_the_readme_is_complete() -> None:
+    linked = set(LINK.findall((ROOT / "README.md").read_text()))
+    pages = {str(page.relative_to(ROOT)) for page in PAGES if page.parent == ROOT / "docs"}
+    assert pages <= linked
+
+
 def test_the_readme_names_only_targets_of_the_makefile() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     code = re.findall(r"^ *make ([a-z-]+)|`make ([a-z-]+)", (ROOT / "README.md").read_text(), re.M)
