@@ -1,4 +1,4 @@
-"""How long properties are tried: the same examples each time in CI, new ones and more with --soak."""
+"""How long properties are tried: the same examples in CI, new ones and more with --soak."""
 
 import pytest
 from hypothesis import HealthCheck, settings
