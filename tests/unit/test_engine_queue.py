@@ -104,7 +104,7 @@ def test_a_log_of_many_segments_is_one_log(tmp_path: Path) -> None:
         for number in range(12):
             queue.append_many([b"%x" % number * 1000] * 300, durability="kernel")
         queue.append(b"last")
-        assert store.stat()["segments"] > 4
+        assert store.stat()["segments"] >= 4
         copy = crashed(store, tmp_path / "copy")
         expected = messages(queue)
         assert len(expected) == 3601 and expected[3600] == b"last"
