@@ -65,8 +65,9 @@ cdef class Store:
     # Each receipt's verdict (DONE, STALE, FORGED) goes to verdicts; returns the number DONE.
     cdef int release_(self, const receipt_t* receipts, uint32_t count, uint32_t delay_ms, uint8_t* verdicts) noexcept nogil
     cdef int extend_(self, const receipt_t* receipts, uint32_t count, uint32_t lease_ms, uint8_t* verdicts) noexcept nogil
-    # When the earliest lease or delay of the group runs out (µs since 1970; 0 = none): for parked receivers.
-    cdef uint64_t next_due(self, uint32_t group) noexcept nogil
+    # When the earliest lease or delay of the group (0 = the queue's own) runs out (µs since 1970; 0 = none): for
+    # parked receivers.
+    cdef uint64_t next_due(self, uint32_t queue, uint32_t group) noexcept nogil
 
 cdef class Lane:
     """A staging lane with its own committer thread; used by one event loop."""

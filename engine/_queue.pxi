@@ -209,6 +209,18 @@ cdef class Queue:
 
     consumer = group
 
+    def groups(self):
+        """The ids of this queue's groups by name; "" is its own."""
+        cdef core_t* core = live(self.store)
+        cdef uint32_t slot
+        cdef group_t* group
+        found = {}
+        for slot in range(core.control.state.group_slots):
+            group = group_slot(core, slot)
+            if group.id != 0 and group.queue == self.id:
+                found[(<const char*>group.name)[:group.name_size].decode()] = group.id
+        return found
+
     def stat(self):
         """Offsets and sizes of the queue, by name."""
         cdef core_t* core = live(self.store)
@@ -397,7 +409,7 @@ cdef int take_or_wait(Store store, uint32_t queue, uint32_t group, uint32_t coun
     cdef uint64_t due
     if found or now >= until:
         return found
-    due = store.next_due(group)
+    due = store.next_due(queue, group)
     if due and due < until:
         until = due
     add32(&core.control.receivers, 1)

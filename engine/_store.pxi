@@ -413,8 +413,9 @@ cdef class Store:
                      uint8_t* verdicts) noexcept nogil:
         return receipts_settle(<core_t*>self.core, receipts, count, LEASED, lease_ms, verdicts)
 
-    cdef uint64_t next_due(self, uint32_t group) noexcept nogil:
-        cdef group_t* held = find_group(<core_t*>self.core, group)
+    cdef uint64_t next_due(self, uint32_t queue, uint32_t group) noexcept nogil:
+        cdef queue_t* home = find_queue(<core_t*>self.core, queue) if group == 0 else NULL
+        cdef group_t* held = find_group(<core_t*>self.core, home.group if home != NULL else group)
         if held == NULL or held.root.page == 0 or held.root.page == FULL or held.root.due == NEVER:
             return 0
         return held.root.due

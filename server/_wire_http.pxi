@@ -33,7 +33,7 @@ cdef class HttpEndpoint(Endpoint):
          rendered replies of later ones.
       3. The head and the body are counted as they arrive; what is over its limit is not kept.
     """
-    cdef object door, parser, backlog
+    cdef object door, parser, backlog, refusal
     cdef HttpRequest current
     cdef list parts
     cdef dict ready
@@ -274,6 +274,10 @@ cdef class HttpEndpoint(Endpoint):
         """Something was answered: go on with the next, or close if that was the last."""
         if not self.backlog and not self.busy and not self.in_flight:
             if self.last or self.hub.stopping:
+                if self.refusal is not None:
+                    status, head, body = self.refusal
+                    self.refusal = None
+                    self.write(status, head, body, True, False)
                 return self.close_soon()
         self.pump()
         if self.staged:
@@ -285,7 +289,8 @@ cdef class HttpEndpoint(Endpoint):
         cdef uint32_t tag = <uint32_t>operation.cookie
         cdef char room[RENDERED_ROOM]
         cdef int size
-        cdef bint last = self.last and self.in_flight == 0 and not self.backlog
+        cdef bint last = (self.last and self.in_flight == 0 and not self.backlog
+                          and self.refusal is None)
         if operation.verdict == DONE:
             size = self.render(room, operation, last)
             if tag == self.answered:
@@ -337,10 +342,11 @@ cdef class HttpEndpoint(Endpoint):
         self.last = True
         self.state = IN_NOTHING
         self.parts = []
-        if self.in_flight or self.busy or self.backlog:
-            # The replies that are owed come first; the close tells the rest.
-            return 0
         status, head, body = self.door.refused(status, kind, text)
+        if self.in_flight or self.busy or self.backlog:
+            # The replies that are owed come first.
+            self.refusal = (status, head, body)
+            return 0
         self.write(status, head, body, True, False)
         return self.close_soon()
 

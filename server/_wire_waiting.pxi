@@ -70,7 +70,7 @@ cdef class WaitingRoom:
         """Come back when a lease or a delay of the group runs out."""
         cdef double now = monotonic()
         cdef double when = now + RETRY_S
-        cdef uint64_t due = self.hub.store.next_due(<uint32_t>group) if group > 0 else 0
+        cdef uint64_t due = self.hub.store.next_due(queue, <uint32_t>group)
         if due:
             when = min(when, now + max(0.001, due / 1e6 - time() + 0.0005))
         key = (queue, group)

@@ -107,15 +107,19 @@ class Broker:
         """The consumer group of that name, made if absent; the empty name is the queue's own."""
         return queue.group(checked(name) if name else "")
 
+    @refusing
+    def groups(self, queue: Queue) -> dict[str, int]:
+        """The numbers of the queue's groups by name."""
+        return queue.groups()
+
     def consumer(self, queue: Queue, group: int) -> Consumer:
         """The group with that number, 0 being the queue's own. Raises NOT_FOUND."""
         own = self.group(queue, "")
         if group in (0, own.id):
             return own
-        for name in getattr(queue, "groups", list)():
-            found = self.group(queue, name)
-            if found.id == group:
-                return found
+        for name, number in self.groups(queue).items():
+            if number == group:
+                return self.group(queue, name)
         raise BrokerError(Kind.NOT_FOUND, f"queue {queue.name} has no group number {group}")
 
     @refusing

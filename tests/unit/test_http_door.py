@@ -236,3 +236,31 @@ def test_half_a_head_and_chunk_extensions_end(server: Server) -> None:
 def test_a_close_is_honoured_and_old_http_served(server: Server) -> None:
     reply = exchange(server, b"GET /livez HTTP/1.0\r\n\r\n")
     assert reply.startswith(b"HTTP/1.1 200") and b"Connection: close" in reply
+
+
+def test_a_named_group_is_rewound_and_the_others_stand(server: Server) -> None:
+    ask(server, "PUT", "/v1/queues/rewound")
+    for number in range(3):
+        ask(server, "POST", "/v1/queues/rewound/messages", b"%d" % number, **OCTETS)
+    for group in ("", "audit"):
+        asked = {"max_messages": 10, "group": group}
+        assert len(ask(server, "POST", "/v1/queues/rewound/receive", asked)[1]["messages"]) == 3
+    moved = ask(server, "POST", "/v1/queues/rewound/rewind", {"offset": 1, "group": "audit"})[1]
+    assert moved == {"offset": 1, "messages": 2}
+    for group, count in (("", 0), ("audit", 2)):
+        asked = {"max_messages": 10, "group": group}
+        got = ask(server, "POST", "/v1/queues/rewound/receive", asked)[1]["messages"]
+        assert len(got) == count
+
+
+def test_what_is_no_request_is_told_so_after_the_owed_replies(server: Server) -> None:
+    octets = "Content-Type: application/octet-stream\r\n"
+    send = request("POST", "/v1/queues/owed/messages", b"m", octets)
+    ask(server, "PUT", "/v1/queues/owed")
+    ask(server, "POST", "/v1/queues/owed/messages", b"first", **OCTETS)
+    for owed in (send * 5, request("GET", "/v1/queues/owed") + send, send + request("GET", "/livez")):
+        got = exchange(server, owed + b"\x00garbage\r\n\r\n" + send)
+        statuses = [int(one[:3]) for one in got.split(b"HTTP/1.1 ")[1:]]
+        assert statuses[-1] == 400 and set(statuses[:-1]) <= {200, 201}
+        assert len(statuses) == owed.count(b"HTTP/1.1\r\n") + 1
+        assert got.count(b"Connection: close") == 1

@@ -251,3 +251,44 @@ def test_workers_share_one_store(tmp_path: Path) -> None:
         for wire in wires:
             wire.close()
         assert server.stop() == 0
+
+
+def test_a_named_group_is_moved_by_its_number(server: Server) -> None:
+    with Wire(server.tcp) as wire:
+        queue, other = wire.open("moved"), wire.open("moved-not")
+        for body in (b"0", b"1", b"2"):
+            wire.call(3, send_payload(queue, body))
+        number = int.from_bytes(wire.call(11, struct.pack("<II", queue, 0) + b"audit")[1], "little")
+        receive = struct.pack("<IIIIII", queue, number, 10, 1 << 20, 30000, 0)
+        assert len(messages_of(wire.call(5, receive)[1])) == 3
+        status, payload = wire.call(9, struct.pack("<IIIIQ", queue, number, 0, 0, 1))
+        assert (status, struct.unpack("<QQ", payload)) == (0, (1, 2))
+        assert [body for _, body in messages_of(wire.call(5, receive)[1])] == [b"1", b"2"]
+        # The queue's own group stood still, and another queue has no group of that number.
+        assert len(messages_of(wire.call(5, receive_payload(queue))[1])) == 3
+        assert wire.call(9, struct.pack("<IIIIQ", other, number, 0, 0, 1))[0] == 3
+        assert wire.call(9, struct.pack("<IIIIQ", queue, 0xFFFFFFFF, 0, 0, 1))[0] == 3
+
+
+@pytest.mark.parametrize("group", [b"", b"audit"])
+def test_a_delayed_release_wakes_who_waits_on_time(server: Server, group: bytes) -> None:
+    with Wire(server.tcp) as wire:
+        queue = wire.open(f"delayed-{group.decode()}")
+        number = 0
+        if group:
+            named = wire.call(11, struct.pack("<II", queue, 0) + group)[1]
+            number = int.from_bytes(named, "little")
+        wire.call(3, send_payload(queue, b"back"))
+        receive = struct.pack("<IIIII", queue, number, 10, 1 << 20, 30000)
+        took = []
+        for _ in range(3):
+            payload = wire.call(5, receive + struct.pack("<I", 5000))[1]
+            [(receipt, _)] = messages_of(payload)
+            began = time.monotonic()
+            assert wire.call(7, struct.pack("<II", 1, 30) + receipt)[0] == 0
+            payload = wire.call(5, receive + struct.pack("<I", 5000))[1]
+            took.append(time.monotonic() - began)
+            [(receipt, body)] = messages_of(payload)
+            assert body == b"back"
+            wire.call(7, struct.pack("<II", 1, 0) + receipt)
+        assert 0.025 < min(took) < 0.15
