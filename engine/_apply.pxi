@@ -81,6 +81,9 @@ cdef void queue_apply(core_t* core, uint32_t id, const char* name, uint32_t size
 cdef uint32_t group_id_next(core_t* core) noexcept nogil:
     cdef state_t* state = &core.control.state
     cdef uint32_t slot = <uint32_t>state.group_slots
+    if state.group_free:
+        slot = <uint32_t>state.group_free - 1
+        return (((group_slot(core, slot).slot_generation + 1) & 0x3FFF) << GROUP_BITS) | slot
     if slot == 0:
         slot = 1
     if slot >= GROUPS or reach(core, 1, GROUPS_AT + (slot + 1) * <uint64_t>256):
@@ -98,7 +101,10 @@ cdef void group_apply(core_t* core, uint32_t id, uint32_t queue_id, uint64_t sta
     if queue == NULL or name_find(core, queue_id, name, size, &bucket):
         return
     reach(core, 1, GROUPS_AT + (slot + 1) * <uint64_t>256)
+    if state.group_free == slot + 1:
+        state.group_free = group.queue
     memset(group, 0, sizeof(group_t))
+    group.slot_generation = id >> GROUP_BITS
     group.queue = queue_id
     group.defined = position
     group.floor = start
@@ -135,10 +141,7 @@ cdef void queue_delete_apply(core_t* core, uint32_t id) noexcept nogil:
     for slot in range(state.group_slots):
         group = group_slot(core, slot)
         if group.id and group.queue == id:
-            names_forget(core, (slot + 1) | OF_GROUP, id, group.name, group.name_size)
-            stripe_lock(core, group)
-            slot_id_clear(core, group)
-            state.group_live -= 1
+            group_forget(core, group)
     slot = id & (QUEUES - 1)
     names_forget(core, slot + 1, 0, queue.name, queue.name_size)
     store32(&queue.id, 0)
@@ -147,11 +150,22 @@ cdef void queue_delete_apply(core_t* core, uint32_t id) noexcept nogil:
     state.queue_live -= 1
 
 
-cdef void slot_id_clear(core_t* core, group_t* group) noexcept nogil:
+cdef void group_forget(core_t* core, group_t* group) noexcept nogil:
+    """Remove a group and its state."""
     cdef pthread_mutex_t* held = stripe(core, group.id)
+    cdef queue_t* queue = find_queue(core, group.queue)
+    cdef uint32_t at
+    names_forget(core, ((group.id & (GROUPS - 1)) + 1) | OF_GROUP, group.queue, group.name, group.name_size)
+    if queue != NULL and queue.group == group.id:
+        queue.group = 0
+    stripe_lock(core, group)
     tree_free(core, &group.root, group.height)
+    at = group.id & (GROUPS - 1)
     store32(&group.id, 0)
     pthread_mutex_unlock(held)
+    group.queue = <uint32_t>core.control.state.group_free
+    core.control.state.group_free = at + 1
+    core.control.state.group_live -= 1
 
 
 cdef producer_t* producer_find(core_t* core, uint64_t id, bint make, uint64_t now) noexcept nogil:
@@ -315,16 +329,34 @@ cdef void state_undo(core_t* core) noexcept nogil:
     cdef uint64_t written = load64(&control.written)
     cdef uint32_t slot
     cdef queue_t* queue
+    cdef group_t* group
     cdef entry_t* leaf
+    cdef uint64_t salt = 0
     control.epoch += 1
+    if written == control.coming_position:
+        control.sequence = control.coming_sequence
+    # A roll that was cut off: the header of the segment written to says which salt counts.
+    if control.segment != written >> 32:
+        written = control.segment << 32 | SEGMENT_HEADER_SIZE
+        store64(&control.written, written)
+    if segment_map(core, control.segment, &salt) != NULL:
+        control.salt = salt
+    for slot in range(control.state.group_slots):
+        group = group_slot(core, slot)
+        if group.id and group.defined >= written:
+            group_forget(core, group)
     for slot in range(control.state.queue_slots):
         queue = queue_slot(core, slot)
         if queue.id == 0:
             continue
+        if queue.defined >= written:
+            queue_delete_apply(core, queue.id)
+            continue
         while queue.next:
             leaf = index_leaf(core, queue, queue.next - 1)
             if leaf[(queue.next - 1) % LEAF].position < written:
-                queue.leaf = <uint32_t>((<uint8_t*>leaf - core.index) // PAGE)
+                if leaf != no_leaf:
+                    queue.leaf = <uint32_t>((<uint8_t*>leaf - core.index) // PAGE)
                 break
             store64(&queue.next, queue.next - 1)
     for slot in range(PRODUCERS if control.state.producer_slots else 0):

@@ -231,7 +231,8 @@ cdef void round_commit(core_t* core, round_t* round) noexcept nogil:
         verdict = POISONED
     elif core.segment_size - (control.written & BYTE) < round.size:
         verdict = log_roll(core)
-    if verdict == DONE and index_reserve(core, round.messages // LEAF + 4 * <uint64_t>round.count + 8):
+    if verdict == DONE and round.messages \
+            and index_reserve(core, round.messages // LEAF + 4 * <uint64_t>round.count + 8):
         verdict = STORE_FULL
     if verdict == DONE:
         control.inside = 1
@@ -240,8 +241,34 @@ cdef void round_commit(core_t* core, round_t* round) noexcept nogil:
         control.inside = 0
     else:
         round_fail(round, <uint8_t>verdict)
+        if verdict == STORE_FULL:
+            confirms_undo(core, round)
     round.end = load64(&control.written)
     pthread_mutex_unlock(&control.store_lock)
+
+
+cdef void confirms_undo(core_t* core, round_t* round) noexcept nogil:
+    """The round's confirmations found no room in the log: what they confirmed shall come again."""
+    cdef uint32_t index, at
+    cdef uint64_t offset
+    cdef const record_t* record
+    cdef const confirm_t* head
+    cdef const range_t* ranges
+    cdef group_t* group
+    for index in range(round.count):
+        if round.operations[index].kind != KIND_CONFIRM:
+            continue
+        record = <const record_t*>(round.buffer + round.operations[index].position)
+        head = <const confirm_t*>record_body(record)
+        ranges = <const range_t*>(head + 1)
+        group = find_group(core, <uint32_t>round.operations[index].offset)
+        if group == NULL or group.generation != head.generation:
+            continue
+        stripe_lock(core, group)
+        for at in range(head.count):
+            for offset in range(ranges[at].start, ranges[at].start + ranges[at].count):
+                unconfirm(core, group, offset)
+        stripe_unlock(core, group)
 
 
 cdef void round_assign(core_t* core, round_t* round) noexcept nogil:
@@ -375,11 +402,13 @@ cdef int round_write(core_t* core, round_t* round) noexcept nogil:
     trace(core, 1, start, round.buffer, round.size)
     control.last_frame = start
     control.inside = 2
-    control.sequence += 1
+    control.coming_sequence = control.sequence + 1
+    control.coming_position = start + round.size
     control.frames += 1
     control.bytes_written += round.size
     control.messages += round.messages
     store64(&control.written, start + round.size)
+    control.sequence = control.coming_sequence
     for index in range(round.count):
         operation = round.operations + index
         if operation.kind != KIND_APPEND:

@@ -111,16 +111,21 @@ cdef struct state_t:
     uint64_t arena_free         # list of freed pages
     uint64_t index_pages
     uint64_t queue_free         # slot + 1 of a deleted queue, chained through group
-    uint64_t spare[7]
+    uint64_t group_free         # slot + 1 of a removed group, chained through queue
+    uint64_t spare[6]
 
 cdef struct control_t:
     uint64_t magic
     uint32_t version
     uint32_t ready              # 1 once recovery finished
+    uint8_t boot[16]            # of the kernel whose memory this is
     uint64_t epoch
     uint64_t written            # position after the last written frame
     uint64_t durable            # position after the last frame known to be on disk
     uint64_t sequence           # of the next frame
+    uint64_t coming_position    # written once the frame under way is published, and the sequence number then
+    uint64_t coming_sequence
+    uint32_t no_checkpoint      # the index could not be put on disk: its next sync proves nothing
     uint64_t last_us
     uint64_t segment            # number of the segment written to
     uint64_t prepared           # number of the last segment that exists
@@ -176,6 +181,8 @@ cdef struct core_t:
     int write_fd
     uint64_t write_number
     uint32_t closed
+    uint32_t closing
+    uint32_t users              # calls that are inside
     uint32_t fault_kind         # for tests: 1 pwrite, 2 fdatasync, 3 segment creation
     int fault_errno
     uint64_t fault_after
@@ -297,10 +304,10 @@ cdef uint32_t name_bucket(core_t* core, uint32_t queue, const char* name, uint32
 cdef uint32_t name_find(core_t* core, uint32_t queue, const char* name, uint32_t size, uint32_t* bucket) noexcept nogil:
     """The id of a queue (queue = 0) or of a group of that queue; 0 when there is none."""
     cdef uint32_t at = name_bucket(core, queue, name, size)
-    cdef uint32_t held
+    cdef uint32_t held, looks
     cdef queue_t* found
     cdef group_t* group
-    while True:
+    for looks in range(NAME_BUCKETS):
         held = load32(&core.names[at])
         if held == 0:
             return 0
@@ -317,6 +324,7 @@ cdef uint32_t name_find(core_t* core, uint32_t queue, const char* name, uint32_t
                     bucket[0] = at
                     return group.id
         at = (at + 1) & (NAME_BUCKETS - 1)
+    return 0
 
 
 cdef void name_put(core_t* core, uint32_t queue, const char* name, uint32_t size, uint32_t held) noexcept nogil:

@@ -52,6 +52,7 @@ cdef class Store:
     cdef void* direct           # lane_t of the callers without a loop
     cdef readonly object durability
     cdef object maintenance
+    cdef object lanes
     cdef object __weakref__
 
     # Lease up to count messages of the group into out; returns how many, or a negative verdict (-NOT_FOUND ...).
@@ -73,6 +74,7 @@ cdef class Lane:
     """A staging lane with its own committer thread; used by one event loop."""
     cdef readonly Store store
     cdef void* lane
+    cdef object __weakref__
     # Stage one message / a batch / a confirmation. Returns DONE or a verdict at once (then nothing was staged; BUSY = the
     # lane is full, try again after the next drain). The result comes through drain().
     cdef int stage_one(self, uint64_t cookie, uint32_t queue, uint8_t durability, uint64_t producer, uint64_t sequence,

@@ -7,6 +7,7 @@ from libc.string cimport memcmp, memcpy, memset, strlen
 from libc.stdio cimport snprintf
 from libc.errno cimport errno, EIO, ENOSPC
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
+from cpython.exc cimport PyErr_CheckSignals
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 
 import ctypes
@@ -34,6 +35,8 @@ include "_staging.pxi"    # lanes: who commits what is staged
 include "_take.pxi"       # receive, confirm, release, extend
 include "_recover.pxi"      # checkpoint and replay
 include "_batch.pxi"        # what a reader gets
+include "_use.pxi"         # verdicts as exceptions, who is inside
 include "_store.pxi"        # Store, and the C face of it
-include "_queue.pxi"        # Queue, Consumer, AtomicBatch
+include "_queue.pxi"        # Queue, Consumer
+include "_atomic.pxi"       # appends to several queues, all or none
 include "_lane.pxi"         # the event loop's face

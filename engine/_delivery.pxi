@@ -107,13 +107,14 @@ cdef int tree_find(core_t* core, group_t* group, uint64_t offset, bint make, pat
 
 cdef void tree_free(core_t* core, child_t* child, uint32_t height) noexcept nogil:
     cdef uint32_t at
-    if child.page and child.page != FULL:
-        if height:
-            for at in range(CHILDREN):
-                tree_free(core, <child_t*>arena_page(core, child.page) + at, height - 1)
-        arena_give(core, child.page)
+    cdef uint32_t page = child.page
     memset(child, 0, sizeof(child_t))
     child.due = NEVER
+    if page and page != FULL:
+        if height:
+            for at in range(CHILDREN):
+                tree_free(core, <child_t*>arena_page(core, page) + at, height - 1)
+        arena_give(core, page)
 
 
 cdef inline void path_ready(group_t* group, path_t* path, int64_t change) noexcept nogil:
@@ -138,6 +139,7 @@ cdef inline void path_due(group_t* group, path_t* path, uint64_t due) noexcept n
 cdef void slot_confirm(core_t* core, group_t* group, path_t* path) noexcept nogil:
     """Mark the slot confirmed; fold full leaves and nodes away."""
     cdef uint32_t level = 0
+    cdef uint32_t page
     cdef child_t* child = path.child[0]
     if path.slot.state == READY:
         path_ready(group, path, -1)
@@ -148,9 +150,11 @@ cdef void slot_confirm(core_t* core, group_t* group, path_t* path) noexcept nogi
     if child.done < SLOTS:
         return
     while True:
-        arena_give(core, child.page)
+        # Unlinked before it is given back: a death between the two leaks a page, never shares one.
+        page = child.page
         child.page = FULL
         child.due = NEVER
+        arena_give(core, page)
         if level == group.height:
             return
         level += 1
@@ -311,6 +315,39 @@ cdef void confirm_range(core_t* core, group_t* group, uint64_t start, uint64_t c
     floor_advance(core, group)
 
 
+cdef void unconfirm(core_t* core, group_t* group, uint64_t offset) noexcept nogil:
+    """Take back a confirmation that could not be recorded: the message is READY again."""
+    cdef path_t path
+    cdef uint32_t level
+    cdef uint32_t at
+    cdef uint32_t page
+    cdef child_t* child
+    # A FULL subtree on the way is spelled out again, one level a round.
+    while full_at(core, group, offset, &level):
+        page = arena_take(core)
+        if page == 0:
+            return
+        for at in range(SLOTS if level == 0 else CHILDREN):
+            if level == 0:
+                (<slot_t*>arena_page(core, page))[at].state = CONFIRMED
+            else:
+                (<child_t*>arena_page(core, page))[at].page = FULL
+        tree_find(core, group, offset, False, &path)
+        child = path.child[level]
+        child.page = page
+        child.done = SLOTS if level == 0 else CHILDREN
+        child.ready = 0
+        child.waiting = 0
+        child.due = NEVER
+        if level < group.height:
+            path.child[level + 1].done -= 1
+    if tree_find(core, group, offset, False, &path) == DONE and path.slot.state == CONFIRMED:
+        path.slot.state = READY
+        path.child[0].done -= 1
+        path_ready(group, &path, 1)
+        group.floor = min(group.floor, offset)
+
+
 cdef void group_skip(core_t* core, group_t* group, uint64_t offset) noexcept nogil:
     """Put the cursor behind offset; what lies between and was never settled is READY."""
     cdef path_t path
@@ -389,13 +426,17 @@ cdef void sums_mend(core_t* core, child_t* child, uint32_t height) noexcept nogi
 
 cdef void stripe_lock(core_t* core, group_t* group) noexcept nogil:
     """Take the group's lock; if its last holder died inside, mend every group it guards."""
+    stripe_take(core, group.id % STRIPES)
+
+
+cdef void stripe_take(core_t* core, uint32_t at) noexcept nogil:
     cdef uint32_t slot
     cdef group_t* other
-    if mutex_lock(stripe(core, group.id)) == 0:
+    if mutex_lock(&core.control.stripes[at]) == 0:
         return
     for slot in range(core.control.state.group_slots):
         other = group_slot(core, slot)
-        if other.id and stripe(core, other.id) == stripe(core, group.id):
+        if other.id and other.id % STRIPES == at:
             sums_mend(core, &other.root, other.height)
 
 

@@ -30,6 +30,16 @@ cdef int index_reserve(core_t* core, uint64_t pages) noexcept nogil:
     return failed
 
 
+# What stands for a leaf that a damaged page number leads to: position 0 is no message's.
+cdef entry_t[128] no_leaf
+memset(no_leaf, 0, sizeof(no_leaf))
+
+
+cdef inline bint index_holds(core_t* core, uint32_t page) noexcept nogil:
+    """Whether a page number read from the index file may be followed."""
+    return page != 0 and page <= core.control.state.index_pages
+
+
 cdef inline uint32_t index_take(core_t* core) noexcept nogil:
     """A page out of what index_reserve made sure of."""
     core.control.state.index_pages += 1
@@ -69,6 +79,10 @@ cdef entry_t* index_append(core_t* core, queue_t* queue) noexcept nogil:
             (<uint32_t*>index_page(core, page))[leaf // span % FAN] = child
         else:
             child = (<uint32_t*>index_page(core, page))[leaf // span % FAN]
+            if not index_holds(core, child):
+                # Damaged: what it led to is reported when it is read; what comes now finds a place.
+                child = index_take(core)
+                (<uint32_t*>index_page(core, page))[leaf // span % FAN] = child
         page = child
         span //= FAN
     (<uint32_t*>index_page(core, page))[leaf % FAN] = queue.leaf
@@ -87,11 +101,11 @@ cdef entry_t* index_leaf(core_t* core, queue_t* queue, uint64_t offset) noexcept
     span = 1
     for level in range(height):
         span *= FAN
-    while height:
+    while height and index_holds(core, page):
         span //= FAN
         page = (<uint32_t*>index_page(core, page))[leaf // span % FAN]
         height -= 1
-    return <entry_t*>index_page(core, page)
+    return <entry_t*>index_page(core, page) if index_holds(core, page) else no_leaf
 
 
 cdef uint64_t visible_end(core_t* core, queue_t* queue) noexcept nogil:

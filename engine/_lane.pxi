@@ -15,6 +15,7 @@ cdef class Lane:
             raise OSError("the committer thread could not be started")
         self.store = store
         self.lane = lane
+        store.lanes.add(self)
 
     def fileno(self):
         return (<lane_t*>self.lane).event
@@ -24,13 +25,15 @@ cdef class Lane:
         cdef lane_t* lane = <lane_t*>self.lane
         if lane == NULL:
             return
+        self.lane = NULL
+        if (<core_t*>self.store.core).closed == 1:
+            return              # a child after fork: the thread is its parent's
         with nogil:
             store32(&lane.stop, 1)
             add32(&lane.word, 1)
             futex_wake(&lane.word)
             pthread_join(lane.thread, NULL)
             lane_free(lane)
-        self.lane = NULL
 
     def __dealloc__(self):
         self.close()

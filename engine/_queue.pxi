@@ -1,4 +1,8 @@
-# Queue, Consumer and AtomicBatch: the engine's words for programs that embed it.
+# Queue and Consumer: the engine's words for programs that embed it.
+
+
+cdef enum:
+    CONFIRMED_AT_ONCE = 4096    # receipts in one record: they fit the smallest segment
 
 
 cdef class SendReceipt:
@@ -70,7 +74,7 @@ cdef class Queue:
     cdef SendReceipt commit(self, const uint8_t* bodies, const uint32_t* sizes, uint32_t count, uint64_t total,
                             const uint8_t* ext, uint16_t ext_size, int level, uint64_t producer, uint64_t sequence):
         """Append count bodies that stand one behind the other, as one operation."""
-        cdef core_t* core = live(self.store)
+        cdef core_t* core = enter(self.store)
         cdef lane_t* lane = <lane_t*>self.store.direct
         cdef round_t* round = NULL
         cdef operation_t result
@@ -83,6 +87,7 @@ cdef class Queue:
                 lane_direct(lane, round)
                 result = round.operations[place]
                 lane_claimed(lane, round)
+            leave(core)
         raise_verdict(verdict, f"append to queue {self.name!r}")
         return receipt_of(&result)
 
@@ -171,6 +176,9 @@ cdef class Queue:
         low = max(low, queue.first)
         while low < high:
             count = min(high - low, LEAF - low % LEAF)
+            if index_leaf(core, queue, low) == no_leaf:
+                raise CorruptionError(f"{self.store.path}/index: the entries of queue {self.name!r} from offset "
+                                      f"{low} on cannot be found; reading the messages counts what is lost")
             page = (<uint8_t*>index_leaf(core, queue, low) - core.index) // PAGE
             pages.append((page, low % LEAF, count))
             low += count
@@ -257,9 +265,16 @@ cdef class Consumer:
         if out == NULL:
             raise MemoryError()
         while True:
+            try:
+                enter(store)
+            except StoreClosedError:
+                free(out)
+                raise
             with nogil:
                 found = take_or_wait(store, self.queue.id, self.id, max_messages, max_bytes, lease_ms, out, &pin, until)
-            if found or clock_us() >= until:
+                leave(core)
+            PyErr_CheckSignals()
+            if found or clock_us() >= until or load32(&core.closing):
                 break
         if found < 0:
             free(out)
@@ -271,10 +286,15 @@ cdef class Consumer:
 
         Returns a byte for each: 0 done, 1 stale, 2 forged.
         """
+        raw = _receipts(receipts)
+        size = CONFIRMED_AT_ONCE * sizeof(receipt_t)
+        return b"".join([self._confirm(raw[at : at + size]) for at in range(0, len(raw), size)])
+
+    def _confirm(self, receipts):
         cdef Store store = self.queue.store
-        cdef core_t* core = live(store)
-        cdef lane_t* lane = <lane_t*>store.direct
         cdef bytes raw = _receipts(receipts)
+        cdef core_t* core = enter(store)
+        cdef lane_t* lane = <lane_t*>store.direct
         cdef uint32_t count = <uint32_t>(len(raw) // sizeof(receipt_t))
         cdef bytes verdicts = PyBytes_FromStringAndSize(NULL, count)
         cdef uint8_t* out = <uint8_t*>PyBytes_AS_STRING(verdicts)
@@ -293,6 +313,7 @@ cdef class Consumer:
                 lane_direct(lane, round)
                 verdict = round.operations[place].verdict
                 lane_claimed(lane, round)
+            leave(core)
         raise_verdict(verdict, "confirm")
         return verdicts
 
@@ -417,77 +438,3 @@ cdef int take_or_wait(Store store, uint32_t queue, uint32_t group, uint32_t coun
         futex_wait(&core.control.arrival_word, seen, min(until - now, <uint64_t>100000))
     add32(&core.control.receivers, -1)
     return delivery_take(core, queue, group, count, max_bytes, lease_ms, out, pin)
-
-
-cdef class AtomicBatch:
-    """Appends to several queues that are stored all or none, when the with block ends without an exception."""
-    cdef Store store
-    cdef list items
-    cdef readonly list receipts
-
-    def __init__(self, Store store):
-        self.store = store
-        self.items = []
-        self.receipts = []
-
-    def append(self, Queue queue not None, bytes body not None, *, bytes ext=b""):
-        """Add a message; it is stored when the block ends."""
-        if len(ext) > 65535:
-            raise TooLargeError(f"ext has {len(ext)} bytes, at most 65535")
-        self.items.append((queue, body, ext))
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, trace):
-        if kind is None and self.items:
-            self.receipts = self.commit()
-
-    cdef list commit(self):
-        cdef core_t* core = live(self.store)
-        cdef lane_t* lane = <lane_t*>self.store.direct
-        cdef round_t* round
-        cdef uint64_t need = sum(len(b) + len(e) + sizeof(record_t) + 8 for _, b, e in self.items)
-        cdef uint32_t place, at
-        cdef uint64_t position
-        cdef bytes body, ext
-        cdef operation_t result
-        for queue, _, _ in self.items:
-            if find_queue(core, queue.id) == NULL:
-                raise QueueNotFoundError(f"queue {queue.name!r} was deleted")
-        if need > lane.limit - sizeof(frame_t):
-            raise TooLargeError(f"a batch of {need} bytes, at most {lane.limit - sizeof(frame_t)}")
-        with nogil:
-            pthread_mutex_lock(&lane.lock)
-            while lane.filling.size + need > lane.limit:
-                pthread_mutex_unlock(&lane.lock)
-                lane_turn(lane)
-                pthread_mutex_lock(&lane.lock)
-        # The lock is held over these lines: one round means one frame, so all of it or nothing.
-        round = lane.filling
-        place = round.count
-        for queue, body, ext in self.items:
-            if not round_reserve(round, len(body) + len(ext) + 128):
-                pthread_mutex_unlock(&lane.lock)
-                raise MemoryError()
-            position = round.size
-            record_stage(core, round, RECORD_MESSAGE, 0, 0, <const uint8_t*>PyBytes_AS_STRING(ext),
-                         <uint16_t>len(ext), <const uint8_t*>PyBytes_AS_STRING(body), <uint32_t>len(body))
-            operation_stage(round, 0, KIND_APPEND, queue.id, 1, level_of(self.store, None), position)
-        round.claims += 1
-        pthread_mutex_unlock(&lane.lock)
-        with nogil:
-            lane_direct(lane, round)
-        receipts = []
-        error = None
-        for at in range(len(self.items)):
-            result = round.operations[place + at]
-            try:
-                receipts.append(receipt_of(&result))
-            except EngineError as reason:
-                error = reason
-        with nogil:
-            lane_claimed(lane, round)
-        if error is not None:
-            raise error
-        return receipts

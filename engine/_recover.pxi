@@ -13,6 +13,13 @@ cdef uint64_t image_size(core_t* core) noexcept nogil:
             + (PRODUCERS * <uint64_t>64 if state.producer_slots else 0) + state.arena_pages * PAGE)
 
 
+cdef bint image_fits(const state_t* state, uint64_t size) noexcept nogil:
+    """Whether an image has the parts that its head says."""
+    return (state.queue_slots <= QUEUES and state.group_slots <= GROUPS and state.arena_pages < CONTROL_ROOM // PAGE
+            and size == sizeof(state_t) + state.queue_slots * 256 + state.group_slots * 256
+            + (PRODUCERS * <uint64_t>64 if state.producer_slots else 0) + state.arena_pages * PAGE)
+
+
 cdef void image_copy(core_t* core, uint8_t* image, bint out) noexcept nogil:
     """Copy the state to an image, or (out False) an image to the state."""
     cdef state_t* state = &core.control.state
@@ -49,7 +56,7 @@ cdef uint8_t* snapshot(core_t* core, checkpoint_t* head) noexcept nogil:
     cdef uint8_t* image
     store_lock(core)
     for at in range(STRIPES):
-        mutex_lock(&control.stripes[at])
+        stripe_take(core, at)
     mutex_lock(&control.arena_lock)
     head.size = image_size(core)
     head.position = control.written
@@ -85,7 +92,10 @@ cdef int checkpoint_write(core_t* core, bint clean) noexcept nogil:
     head.body_check = xxh3(image, head.size, core.salt)
     head.check = xxh3(&head, sizeof(head) - 8, core.salt)
     # What the checkpoint says must be on disk before it: the log up to its position, and the index.
-    if make_durable(core, head.position) != DONE or fdatasync(core.index_fd):
+    if core.control.no_checkpoint or make_durable(core, head.position) != DONE:
+        failed = EIO
+    elif fdatasync(core.index_fd):
+        core.control.no_checkpoint = 1
         failed = EIO
     snprintf(fresh, 4096, b"%s/ckpt/new", core.path)
     snprintf(final, 4096, b"%s/ckpt/%016llx", core.path, <unsigned long long>head.position)
@@ -137,6 +147,8 @@ cdef bint checkpoint_load(core_t* core, const uint8_t* bytes, uint64_t size, che
             or head.check != xxh3(head, sizeof(checkpoint_t) - 8, core.salt) \
             or head.size != size - sizeof(checkpoint_t) \
             or head.body_check != xxh3(bytes + sizeof(checkpoint_t), head.size, core.salt):
+        return False
+    if head.size < sizeof(state_t) or not image_fits(<const state_t*>(bytes + sizeof(checkpoint_t)), head.size):
         return False
     image_copy(core, <uint8_t*>bytes + sizeof(checkpoint_t), False)
     for slot in range(core.control.state.queue_slots):
@@ -195,16 +207,16 @@ cdef uint64_t frame_next(core_t* core, uint64_t position) noexcept nogil:
     cdef uint64_t at = (position & BYTE) + 8
     cdef uint64_t salt
     cdef const uint8_t* base
-    while True:
+    while number <= core.control.prepared:
         base = segment_map(core, number, &salt)
-        if base == NULL:
-            return 0
-        while at < core.segment_size:
+        # A segment whose header is damaged cannot be judged; those behind it can.
+        while base != NULL and at < core.segment_size:
             if frame_judge(core, base, at, number, salt, True) == WHOLE:
                 return number << 32 | at
             at += 8
         number += 1
         at = SEGMENT_HEADER_SIZE
+    return 0
 
 
 cdef uint64_t promise_after(core_t* core, uint64_t position) noexcept nogil:
@@ -221,12 +233,12 @@ cdef uint64_t promise_after(core_t* core, uint64_t position) noexcept nogil:
         base = segment_map(core, found >> 32, &salt)
         promise = max(promise, (<const frame_t*>(base + (found & BYTE))).durable)
         found += (<const frame_t*>(base + (found & BYTE))).size - 8
-    while True:
+    while number < core.control.prepared:
         number += 1
         base = segment_map(core, number, &salt)
-        if base == NULL:
-            return promise
-        promise = max(promise, (<const segment_header_t*>base).previous_end)
+        if base != NULL:
+            promise = max(promise, (<const segment_header_t*>base).previous_end)
+    return promise
 
 
 cdef void leases_drop(core_t* core) noexcept nogil:

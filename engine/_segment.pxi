@@ -1,6 +1,9 @@
 # Segments of the log: made ahead of need with all their bytes zero and on disk, written with pwrite, read through
 # a map. A position is segment number << 32 | byte in the segment.
 
+cdef enum:
+    MAPS = 512                  # more segments are mapped only while a pin is held
+
 cdef extern from "format.h" nogil:
     uint64_t SEGMENT_MAGIC, CHECKPOINT_MAGIC
     uint32_t FRAME_MAGIC, SEGMENT_HEADER_SIZE, FORMAT_VERSION
@@ -214,6 +217,26 @@ cdef extern from *:
     void dup_over(int source, int target) nogil
 
 
+cdef bint header_whole(core_t* core, const segment_header_t* header, uint64_t number) noexcept nogil:
+    return (header.magic == SEGMENT_MAGIC and header.number == number and header.size == core.segment_size
+            and header.check == xxh3(header, sizeof(segment_header_t) - 8, core.salt))
+
+
+cdef bint segment_whole(core_t* core, uint64_t number) noexcept nogil:
+    """Whether a segment's header is whole."""
+    cdef char name[4096]
+    cdef segment_header_t header
+    cdef bint whole
+    cdef int fd
+    segment_path(core, number, name, 4096, False)
+    fd = c_open(name, O_RDONLY | O_CLOEXEC, 0)
+    if fd < 0:
+        return False
+    whole = pread(fd, &header, sizeof(header), 0) == sizeof(header) and header_whole(core, &header, number)
+    c_close(fd)
+    return whole
+
+
 cdef const uint8_t* segment_map(core_t* core, uint64_t number, uint64_t* salt) noexcept nogil:
     """The mapped bytes of a segment, or NULL. The map stays at least while a pin is held."""
     cdef uint32_t at
@@ -232,9 +255,7 @@ cdef const uint8_t* segment_map(core_t* core, uint64_t number, uint64_t* salt) n
         segment_path(core, number, name, 4096, False)
         fd = c_open(name, O_RDONLY | O_CLOEXEC, 0)
         if fd >= 0:
-            if pread(fd, &header, sizeof(header), 0) == sizeof(header) and header.magic == SEGMENT_MAGIC \
-                    and header.number == number and header.size == core.segment_size \
-                    and header.check == xxh3(&header, sizeof(header) - 8, core.salt):
+            if pread(fd, &header, sizeof(header), 0) == sizeof(header) and header_whole(core, &header, number):
                 base = mmap(NULL, core.segment_size, PROT_READ, MAP_SHARED, fd, 0)
                 if base != MAP_FAILED:
                     found = <const uint8_t*>base
@@ -246,26 +267,39 @@ cdef const uint8_t* segment_map(core_t* core, uint64_t number, uint64_t* salt) n
 
 
 cdef void maps_add(core_t* core, uint64_t number, uint8_t* base, uint64_t salt) noexcept nogil:
-    """Remember a map; unmap the oldest ones while there are too many and nobody holds a pin."""
-    cdef uint32_t half
+    """Remember a map. Under the maps' lock."""
     cdef mapped_t* wider
     if core.map_count == core.map_room:
-        half = core.map_room // 2
-        if core.map_room >= 512 and load64(&core.pins) <= 1:
-            for at in range(half):
-                munmap(core.maps[at].base, core.segment_size)
-            core.map_count -= half
-            memmove_maps(core.maps, core.maps + half, core.map_count * sizeof(mapped_t))
-        else:
-            wider = <mapped_t*>realloc(core.maps, 2 * core.map_room * sizeof(mapped_t))
-            if wider == NULL:
-                return
-            core.maps = wider
-            core.map_room *= 2
+        wider = <mapped_t*>realloc(core.maps, 2 * core.map_room * sizeof(mapped_t))
+        if wider == NULL:
+            return
+        core.maps = wider
+        core.map_room *= 2
     core.maps[core.map_count].number = number
     core.maps[core.map_count].base = base
     core.maps[core.map_count].salt = salt
     core.map_count += 1
+
+
+cdef void pin_take(core_t* core, uint64_t* pin) noexcept nogil:
+    """Keep every map from now on; the oldest are given up here, while nobody holds a pin."""
+    cdef uint32_t half, at
+    pthread_mutex_lock(&core.maps_lock)
+    pin[0] = 1
+    if core.pins == 0 and core.map_count >= MAPS:
+        half = core.map_count // 2
+        for at in range(half):
+            munmap(core.maps[at].base, core.segment_size)
+        core.map_count -= half
+        memmove_maps(core.maps, core.maps + half, core.map_count * sizeof(mapped_t))
+    core.pins += 1
+    pthread_mutex_unlock(&core.maps_lock)
+
+
+cdef void pin_give(core_t* core) noexcept nogil:
+    pthread_mutex_lock(&core.maps_lock)
+    core.pins -= 1
+    pthread_mutex_unlock(&core.maps_lock)
 
 
 cdef extern from "string.h" nogil:

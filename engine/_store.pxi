@@ -12,26 +12,6 @@ def _after_fork():
 os.register_at_fork(after_in_child=_after_fork)
 
 
-cdef int raise_verdict(int verdict, object what) except -1:
-    """Turn a verdict into the exception that names what was refused."""
-    if verdict == NOT_FOUND:
-        raise QueueNotFoundError(f"no such queue or group: {what}")
-    if verdict == TOO_LARGE:
-        raise TooLargeError(f"{what}: larger than one commit may be")
-    if verdict == STORE_FULL:
-        raise StoreFullError(
-            ENOSPC, f"{what}: no room for another segment; reading and confirming go on, free space to append again")
-    if verdict == POISONED:
-        raise StorePoisonedError(
-            EIO, f"{what}: a write or fsync failed; what was not acknowledged may be lost. Close the store "
-                 "in every process and open it again")
-    if verdict == BUSY:
-        raise StoreBusyError(f"{what}: too much in flight")
-    if verdict == CORRUPT:
-        raise CorruptionError(f"{what}: stored bytes are not what was written")
-    return 0
-
-
 cdef class Store:
     """A durable store of message queues in a directory; see penstock.engine.store.open.
 
@@ -62,8 +42,12 @@ cdef class Store:
             self.core = NULL
 
     def _forget(self):
-        if self.core != NULL:
-            (<core_t*>self.core).closed = 1
+        cdef core_t* core = <core_t*>self.core
+        if core != NULL and core.closed == 0:
+            core.closed = 1
+            # The lock belongs to the open file that parent and child share: only the parent may change it.
+            descriptor_close(core.lock_fd)
+            core.lock_fd = -1
 
     @property
     def id(self):
@@ -89,7 +73,7 @@ cdef class Store:
 
     def _operate(self, int kind, uint32_t queue, uint64_t offset, int type, bytes body):
         """Commit one control record durably; returns (verdict, offset, duplicate)."""
-        cdef core_t* core = live(self)
+        cdef core_t* core = enter(self)
         cdef lane_t* lane = <lane_t*>self.direct
         cdef round_t* round
         cdef operation_t* operation
@@ -115,6 +99,7 @@ cdef class Store:
                 lane_direct(lane, round)
                 result = round.operations[place]
                 lane_claimed(lane, round)
+            leave(core)
         if round == NULL:
             raise MemoryError()
         return result.verdict, result.offset, bool(result.duplicate)
@@ -226,7 +211,10 @@ cdef class Store:
         self.path = path
         core.directory_fd = os.open(os.path.join(path, "log"), os.O_RDONLY | os.O_DIRECTORY)
 
-    def _map(self, bint fresh):
+    def _lanes(self):
+        return list(self.lanes)
+
+    def _map(self, bint fresh, bytes boot):
         """Map control and index; fresh: a new control file with every mark and lock anew."""
         cdef core_t* core = live(self)
         cdef void* base
@@ -254,6 +242,7 @@ cdef class Store:
         core.arena = core.base + ARENA_AT
         if fresh:
             control_new(core)
+            memcpy(core.control.boot, <const char*>boot, 16)
             core.control.index_allocated = os.fstat(core.index_fd).st_size // PAGE * PAGE
 
     def _load(self, bytes checkpoint):
@@ -289,6 +278,26 @@ cdef class Store:
         if found == 0:
             return None
         return found, (<const frame_t*>(segment_map(core, found >> 32, &salt) + (found & BYTE))).sequence
+
+    def _segments(self, uint64_t last, list numbers):
+        """Say which segment is the last there is; of the numbers, those whose header is damaged."""
+        cdef core_t* core = live(self)
+        core.control.prepared = last
+        return [number for number in numbers if not segment_whole(core, number)]
+
+    def _blank(self, uint64_t position):
+        """Whether nothing was ever written to the segment from a position on."""
+        cdef core_t* core = live(self)
+        cdef uint64_t salt
+        cdef uint64_t at = position & BYTE
+        cdef const uint8_t* base
+        cdef bint blank = True
+        with nogil:
+            base = segment_map(core, position >> 32, &salt)
+            while base != NULL and blank and at < core.segment_size:
+                blank = (<const uint64_t*>(base + at))[0] == 0
+                at += 8
+        return blank and base != NULL
 
     def _create(self, uint64_t number):
         """Make one segment; raises StoreFullError."""
@@ -333,7 +342,21 @@ cdef class Store:
         if self.direct == NULL:
             raise MemoryError()
         self.maintenance = maintenance
+        self.lanes = weakref.WeakSet()
         _open_stores.add(self)
+
+    def _closing(self):
+        """Let nobody in any more and wait for those inside; False if another thread closes already."""
+        cdef core_t* core = live(self)
+        if add32(&core.closing, 1) > 1:
+            return False
+        with nogil:
+            # Receivers that wait for messages are woken; those that wait for the disk get it.
+            while load32(&core.users):
+                add32(&core.control.arrival_word, 1)
+                futex_wake(&core.control.arrival_word)
+                futex_wait(&core.users, load32(&core.users), 1000)
+        return True
 
     def _end(self):
         """Free what the process holds; batches still held keep the maps."""
@@ -430,40 +453,3 @@ cdef class Store:
 
     def __exit__(self, kind, error, trace):
         self.close()
-
-
-cdef core_t* live(Store store) except NULL:
-    """The core of an open store; StoreClosedError if it is not."""
-    cdef core_t* core = <core_t*>store.core
-    if core == NULL or core.closed:
-        raise StoreClosedError("the store is closed (or was inherited over a fork: open it again in the child)")
-    return core
-
-
-cdef bytes _name(str name):
-    raw = name.encode()
-    if not 1 <= len(raw) <= NAME_SIZE:
-        raise InvalidError(f"a name has 1 to {NAME_SIZE} bytes, this one {len(raw)}")
-    return raw
-
-
-cdef void core_free(core_t* core) noexcept nogil:
-    cdef uint32_t at
-    if core.base != NULL:
-        munmap(core.base, CONTROL_ROOM)
-    if core.index != NULL:
-        munmap(core.index, INDEX_ROOM)
-    for at in range(core.map_count):
-        munmap(core.maps[at].base, core.segment_size)
-    free(core.maps)
-    descriptor_close(core.write_fd)
-    descriptor_close(core.control_fd)
-    descriptor_close(core.index_fd)
-    descriptor_close(core.directory_fd)
-    descriptor_close(core.lock_fd)
-    free(core)
-
-
-cdef void descriptor_close(int fd) noexcept nogil:
-    if fd >= 0:
-        c_close(fd)

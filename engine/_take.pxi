@@ -1,15 +1,6 @@
 # Taking messages and settling receipts: delivery state, index and log together.
 
 
-cdef void pin_take(core_t* core, uint64_t* pin) noexcept nogil:
-    pin[0] = 1
-    add64(&core.pins, 1)
-
-
-cdef void pin_give(core_t* core) noexcept nogil:
-    add64(&core.pins, -1)
-
-
 cdef bint message_find(core_t* core, queue_t* queue, uint64_t offset, taken_t* out, uint64_t before,
                        uint64_t max_bytes, uint64_t* total) noexcept nogil:
     """Find, judge and describe a visible message. False if it is damaged, or over the room left (total tells)."""
@@ -170,9 +161,9 @@ cdef int confirm_stage(core_t* core, lane_t* lane, uint64_t cookie, const receip
     cdef int done
     pthread_mutex_lock(&lane.lock)
     round = lane.filling
-    if round.size + need > lane.limit and round.count or need > lane.limit or not round_reserve(round, need):
+    if need > lane.limit - sizeof(frame_t) or round.size + need > lane.limit or not round_reserve(round, need):
         pthread_mutex_unlock(&lane.lock)
-        return BUSY
+        return TOO_LARGE if need > lane.limit - sizeof(frame_t) else BUSY
     # Settled under the lane's lock: no other commit of this lane can come between the state and its record.
     done = receipts_settle(core, receipts, count, CONFIRMED, 0, verdicts)
     if done == 0:

@@ -209,7 +209,7 @@ class Checker:
         path = os.path.join(self.root, "control")
         try:
             with open(path, "rb") as file:
-                magic, version, ready, _, written = struct.unpack("<QIIQQ", file.read(32))
+                magic, version, ready, _, _, written = struct.unpack("<QII16sQQ", file.read(48))
         except (OSError, struct.error) as error:
             self.report.problem(f"{path}: {error}")
             return

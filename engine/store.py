@@ -92,7 +92,7 @@ def join(store: Store, root: str, lock: int, segment_size: int, repair: bool) ->
         if file_lock(lock, fcntl.F_WRLCK, wait=False):
             identity = identify(root, segment_size)
             store._attach(root, *identity, lock)
-            store._map(True)
+            store._map(True, boot_id())
             recover(store, root, repair)
             file_lock(lock, fcntl.F_RDLCK, wait=True)
             return
@@ -100,7 +100,7 @@ def join(store: Store, root: str, lock: int, segment_size: int, repair: bool) ->
             raise StoreLockedError(f"{root} is locked")
         if left_ready(root):
             store._attach(root, *identify(root, segment_size), lock)
-            store._map(False)
+            store._map(False, b"")
             return
         # Whoever recovered died before it was done: one of us must get the lock alone.
         file_lock(lock, fcntl.F_UNLCK, wait=True)
@@ -111,10 +111,17 @@ def left_ready(root: str) -> bool:
     """Whether the control file is that of a live store, its recovery finished."""
     try:
         with open(os.path.join(root, "control"), "rb") as file:
-            magic, version, ready = struct.unpack("<QII", file.read(16))
+            magic, version, ready, boot = struct.unpack("<QII16s", file.read(32))
     except (OSError, struct.error):
         return False
-    return bool(magic == CONTROL_MAGIC and version == CONTROL_VERSION and ready == 1)
+    found = (magic, version, ready, boot)
+    return bool(found == (CONTROL_MAGIC, CONTROL_VERSION, 1, boot_id()))
+
+
+def boot_id() -> bytes:
+    """16 bytes that change with each start of the kernel: what memory held is gone with it."""
+    text = Path("/proc/sys/kernel/random/boot_id").read_text()
+    return bytes.fromhex(text.strip().replace("-", ""))
 
 
 def file_lock(fd: int, kind: int, *, wait: bool) -> bool:
@@ -170,11 +177,23 @@ def recover(store: Store, root: str, repair: bool) -> None:
     start = position or numbers[0] << 32 | SEGMENT_HEADER
     if not clean:
         settle_segments(root, [number for number in numbers if number >= start >> 32])
+    damaged = store._segments(
+        numbers[-1], [n for n in numbers if used(root, n)]
+    )
+    if damaged and not repair:
+        raise CorruptionError(
+            f"{segment_path(root, damaged[0])}: the header is damaged, so its frames cannot "
+            "be judged. Nothing was changed. Restore the file, or open with repair=True to "
+            "leave it out"
+        )
+    for _ in damaged:
+        store._count_damage()
     end, promised = store._replay(start, position)
-    if not clean or end != position:
-        end = past_damage(store, root, end, promised, repair)
+    end = past_damage(store, root, end, promised, repair)
     last = numbers[-1]
-    if clean and end == position and used(root, end >> 32) and not used(root, (end >> 32) + 1):
+    # Going on behind the end is safe only where nothing was ever written: a frame of a life that a
+    # power cut ended could stand there and be taken for the next one.
+    if clean and end == position and end >> 32 == last_used(root, numbers) and store._blank(end):
         store._start(end, 0, last, True)
         return
     number = (end >> 32) + 1
@@ -247,6 +266,11 @@ def segments(root: str) -> list[int]:
     return sorted(int(name[:-4], 16) for name in names if name.endswith(".seg"))
 
 
+def last_used(root: str, numbers: list[int]) -> int:
+    """The number of the last segment that was ever written to."""
+    return max((number for number in numbers if used(root, number)), default=0)
+
+
 def used(root: str, number: int) -> bool:
     """Whether a segment was ever written to: its header is there."""
     try:
@@ -262,7 +286,11 @@ def close_store(store: Store) -> None:
         lock = store._lock_fd()
     except EngineError:
         return
+    if not store._closing():
+        return
     store._maintenance().stop()
+    for lane in store._lanes():
+        lane.close()
     stat = store.stat()
     if not stat["poisoned"]:
         store._flush()

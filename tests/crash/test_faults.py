@@ -163,7 +163,6 @@ def test_a_full_disk_refuses_appends_and_nothing_else(tmp_path: Path) -> None:
         assert min(deliveries(later.queue("red").group())) == 10
 
 
-@pytest.mark.xfail(strict=True, reason="a refused confirmation stays confirmed in memory")
 def test_a_full_disk_never_confirms_in_memory_what_is_not_in_the_log(tmp_path: Path) -> None:
     store = quiet(opened(tmp_path / "store"))
     queue = store.queue("red")
@@ -219,7 +218,6 @@ def test_a_process_killed_inside_the_write_harms_nobody(tmp_path: Path) -> None:
         assert messages(again.queue("red")) == {0: b"before", 1: b"after"}
 
 
-@pytest.mark.xfail(strict=True, reason="state_undo keeps a queue whose record was never written")
 def test_a_queue_that_was_never_written_does_not_exist_for_others(tmp_path: Path) -> None:
     store = quiet(opened(tmp_path / "store"))
     store.queue("red").append(b"before")
@@ -238,7 +236,6 @@ def test_a_queue_that_was_never_written_does_not_exist_for_others(tmp_path: Path
         assert messages(again.queue("ghost")) == {0: b"acknowledged"}
 
 
-@pytest.mark.xfail(strict=True, reason="state_undo keeps a group whose record was never written")
 def test_a_group_that_was_never_written_does_not_exist_for_others(tmp_path: Path) -> None:
     store = quiet(opened(tmp_path / "store"))
     queue = store.queue("red")

@@ -186,6 +186,5 @@ def confirm_more_than_a_commit_holds(path: Path) -> None:
         assert set(queue.group().confirm(receipts)) == {0}
 
 
-@pytest.mark.xfail(strict=True, reason="BUSY for ever: such a confirmation never fits a round")
 def test_a_confirmation_larger_than_a_commit_ends(tmp_path: Path) -> None:
     assert in_child(confirm_more_than_a_commit_holds, tmp_path / "store", within_s=5) == 0

@@ -248,7 +248,6 @@ def append_while_closing(path: Path) -> None:
     assert seen == ["closed"] * 4
 
 
-@pytest.mark.xfail(strict=True, reason="close frees the lane that other threads stand in")
 def test_closing_under_the_feet_of_other_threads_is_told_to_them(tmp_path: Path) -> None:
     paths = [tmp_path / f"s{number}" for number in range(5)]
     assert all(in_child(append_while_closing, path, within_s=3) == 0 for path in paths)

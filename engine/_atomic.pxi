@@ -1,0 +1,81 @@
+# Several appends as one: they lie in one round, so in one frame, which is accepted whole or not at all.
+
+
+cdef class AtomicBatch:
+    """Appends to several queues that are stored all or none, when the with block ends without an exception."""
+    cdef Store store
+    cdef list items
+    cdef readonly list receipts
+
+    def __init__(self, Store store):
+        self.store = store
+        self.items = []
+        self.receipts = []
+
+    def append(self, Queue queue not None, bytes body not None, *, bytes ext=b""):
+        """Add a message; it is stored when the block ends."""
+        if len(ext) > 65535:
+            raise TooLargeError(f"ext has {len(ext)} bytes, at most 65535")
+        self.items.append((queue, body, ext))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        if kind is None and self.items:
+            self.receipts = self.commit()
+
+    cdef list commit(self):
+        cdef core_t* core = enter(self.store)
+        try:
+            return self.commit_inside(core)
+        finally:
+            leave(core)
+
+    cdef list commit_inside(self, core_t* core):
+        cdef lane_t* lane = <lane_t*>self.store.direct
+        cdef round_t* round
+        cdef uint64_t need = sum(len(b) + len(e) + sizeof(record_t) + 8 for _, b, e in self.items)
+        cdef uint32_t place, at
+        cdef uint64_t position
+        cdef bytes body, ext
+        cdef operation_t result
+        for queue, _, _ in self.items:
+            if find_queue(core, queue.id) == NULL:
+                raise QueueNotFoundError(f"queue {queue.name!r} was deleted")
+        if need > lane.limit - sizeof(frame_t):
+            raise TooLargeError(f"a batch of {need} bytes, at most {lane.limit - sizeof(frame_t)}")
+        with nogil:
+            pthread_mutex_lock(&lane.lock)
+            while lane.filling.size + need > lane.limit:
+                pthread_mutex_unlock(&lane.lock)
+                lane_turn(lane)
+                pthread_mutex_lock(&lane.lock)
+        # The lock is held over these lines: one round means one frame, so all of it or nothing.
+        round = lane.filling
+        place = round.count
+        for queue, body, ext in self.items:
+            if not round_reserve(round, len(body) + len(ext) + 128):
+                pthread_mutex_unlock(&lane.lock)
+                raise MemoryError()
+            position = round.size
+            record_stage(core, round, RECORD_MESSAGE, 0, 0, <const uint8_t*>PyBytes_AS_STRING(ext),
+                         <uint16_t>len(ext), <const uint8_t*>PyBytes_AS_STRING(body), <uint32_t>len(body))
+            operation_stage(round, 0, KIND_APPEND, queue.id, 1, level_of(self.store, None), position)
+        round.claims += 1
+        pthread_mutex_unlock(&lane.lock)
+        with nogil:
+            lane_direct(lane, round)
+        receipts = []
+        error = None
+        for at in range(len(self.items)):
+            result = round.operations[place + at]
+            try:
+                receipts.append(receipt_of(&result))
+            except EngineError as reason:
+                error = reason
+        with nogil:
+            lane_claimed(lane, round)
+        if error is not None:
+            raise error
+        return receipts
