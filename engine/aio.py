@@ -7,10 +7,13 @@ threads, where group commit makes one write and one fsync of all that wait at th
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from penstock.engine._core import Batch, Consumer, Queue, SendReceipt
+
+T = TypeVar("T")
 
 
 class Awaitable:
@@ -48,5 +51,5 @@ class Awaitable:
     async def __aexit__(self, *error: object) -> None:
         self.close()
 
-    async def _run(self, call: Any) -> Any:
+    async def _run(self, call: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self.pool, call)

@@ -41,8 +41,14 @@ class Sockets:
     def again(self) -> "Sockets":
         """The same addresses bound once more: a worker's own sockets."""
         return Sockets(
-            *(one and bind(*one.getsockname()[:2], True) for one in (self.tcp, self.http))
+            *(one and self.beside(one) for one in (self.tcp, self.http))
         )
+
+    @staticmethod
+    def beside(one: socket.socket) -> socket.socket:
+        """A further socket on the address of one that is shared."""
+        host, port = one.getsockname()[:2]
+        return bind(host, port, True)
 
     def close(self) -> None:
         for one in (self.tcp, self.http):

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from functools import wraps
 from threading import Lock
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar, cast
 
 from penstock.engine._core import Consumer, Queue, Store
 from penstock.engine.errors import EngineError
@@ -30,7 +30,7 @@ def refusing(
         except EngineError as error:
             raise refusal(error) from error
 
-    return wrapper
+    return cast("Callable[Concatenate[Broker, P], R]", wrapper)
 
 
 class Broker:

@@ -4,7 +4,7 @@ import base64
 import binascii
 import time
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import msgspec
 
@@ -18,6 +18,7 @@ from penstock.server.protocols.http.batches import bodies_of
 from penstock.server.protocols.http.problem import Response, reply
 
 if TYPE_CHECKING:
+    from penstock.engine._core import Durability
     from penstock.server.protocols.http.door import HttpDoor
 
 T = TypeVar("T")
@@ -94,7 +95,7 @@ class Queues:
             limit = self.broker.limits.message_bytes
             raise BrokerError(Kind.TOO_LARGE, "a message is over its limit", limit=limit)
         receipt = await self.call(
-            queue.append_many, bodies, durability=level,
+            queue.append_many, bodies, durability=cast("Durability", level),
             producer=request.producer, sequence=request.sequence,
         )  # fmt: skip
         routes = self.door.hub.routes if self.door.hub is not None else {}
