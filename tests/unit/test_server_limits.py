@@ -272,7 +272,7 @@ def test_who_does_not_read_its_replies_is_cut(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("in_flight", [8, 16384])
 def test_back_pressure_keeps_the_order_and_loses_nothing(tmp_path: Path, in_flight: int) -> None:
-    # Eight times what a lane's round holds, and far more than eight requests, in one go.
+    # Sixteen times what a round of the lane holds, and far more than eight requests, in one go.
     count, size = 512, 65536
 
     async def scene(doors: Doors) -> None:
@@ -346,7 +346,7 @@ def test_a_send_through_one_worker_wakes_who_waits_at_another(tmp_path: Path) ->
         children = Path(f"/proc/{parent}/task/{parent}/children").read_text()
         pids = [int(pid) for pid in children.split()]
         met: dict[int, Wire] = {}
-        wires = []
+        wires: list[Wire] = []
         while len(met) < 2 and len(wires) < 64:
             wires.append(Wire(server.tcp))
             met.setdefault(holder(pids, wires[-1], server.tcp), wires[-1])
