@@ -37,7 +37,7 @@ cdef class AtomicBatch:
         cdef round_t* round
         cdef uint64_t need = sum(len(b) + len(e) + sizeof(record_t) + 8 for _, b, e in self.items)
         cdef uint32_t place, at
-        cdef uint64_t position
+        cdef uint64_t position, start
         cdef bytes body, ext
         cdef operation_t result
         for queue, _, _ in self.items:
@@ -54,14 +54,21 @@ cdef class AtomicBatch:
         # The lock is held over these lines: one round means one frame, so all of it or nothing.
         round = lane.filling
         place = round.count
+        start = round.size
         for queue, body, ext in self.items:
             if not round_reserve(round, len(body) + len(ext) + 128):
+                # Nothing of it may stay staged.
+                round.messages -= round.count - place
+                round.disk -= (round.count - place) * level_of(self.store, None)
+                round.count = place
+                round.size = start
                 pthread_mutex_unlock(&lane.lock)
                 raise MemoryError()
             position = round.size
             record_stage(core, round, RECORD_MESSAGE, 0, 0, <const uint8_t*>PyBytes_AS_STRING(ext),
                          <uint16_t>len(ext), <const uint8_t*>PyBytes_AS_STRING(body), <uint32_t>len(body))
             operation_stage(round, 0, KIND_APPEND, queue.id, 1, level_of(self.store, None), position)
+        round.operations[place].spare = <uint32_t>len(self.items)
         round.claims += 1
         pthread_mutex_unlock(&lane.lock)
         with nogil:

@@ -281,6 +281,8 @@ cdef void round_assign(core_t* core, round_t* round) noexcept nogil:
     cdef uint64_t chain = 0
     cdef uint32_t index, within
     cdef uint32_t records = 0
+    # Read once: the operations of an atomic batch must all find the same answer.
+    cdef bint full = load32(&control.full)
     cdef operation_t* operation
     cdef record_t* record
     cdef queue_t* queue
@@ -292,7 +294,9 @@ cdef void round_assign(core_t* core, round_t* round) noexcept nogil:
         at = operation.position
         queue = NULL
         if operation.kind == KIND_APPEND:
-            queue = operation_admit(core, operation, <record_t*>(round.buffer + at))
+            if operation.spare:
+                together_admit(core, round, index, full)
+            queue = operation_admit(core, operation, full)
         else:
             operation_prepare(core, operation, <record_t*>(round.buffer + at), now)
         for within in range(operation.count if operation.kind == KIND_APPEND else 1):
@@ -321,12 +325,26 @@ cdef void round_assign(core_t* core, round_t* round) noexcept nogil:
     frame.check = xxh3(frame, 56, core.salt ^ control.salt)
 
 
-cdef queue_t* operation_admit(core_t* core, operation_t* operation, record_t* record) noexcept nogil:
+cdef void together_admit(core_t* core, round_t* round, uint32_t first, bint full) noexcept nogil:
+    """Refuse all operations of an atomic batch if one of them must be; the first has their number in spare."""
+    cdef uint32_t count = round.operations[first].spare
+    cdef uint32_t index
+    cdef uint8_t verdict = STORE_FULL if full else DONE
+    for index in range(first, first + count):
+        if find_queue(core, round.operations[index].queue) == NULL:
+            verdict = NOT_FOUND
+    for index in range(first, first + count):
+        round.operations[index].verdict = verdict
+
+
+cdef queue_t* operation_admit(core_t* core, operation_t* operation, bint full) noexcept nogil:
     """The queue to append to; NULL with the reason in the operation if it shall not be."""
     cdef queue_t* queue = find_queue(core, operation.queue)
+    if operation.verdict != DONE:
+        return NULL
     if queue == NULL:
         operation.verdict = NOT_FOUND
-    elif core.control.full:
+    elif full:
         operation.verdict = STORE_FULL
         queue = NULL
     elif operation.sequence and producer_stored(core, operation.producer, operation.sequence, &operation.offset):

@@ -170,3 +170,33 @@ def test_the_index_is_a_view_of_what_is_visible(tmp_path: Path) -> None:
         assert not any(chunk.flags.writeable for chunk in chunks)
         assert len(queue.index(200, 100)) == len(queue.index(300, 400)) == 0
         assert len(queue.index(290, 400)) == 10
+
+
+def test_a_batch_into_a_queue_that_is_deleted_meanwhile_is_stored_nowhere(tmp_path: Path) -> None:
+    stored = refused = 0
+    ended = threading.Event()
+    with quiet(opened(tmp_path / "store")) as store:
+        kept = store.queue("kept")
+
+        def churn() -> None:
+            while not ended.is_set():
+                store.queue("churned")
+                store.delete("churned")
+
+        churner = threading.Thread(target=churn)
+        churner.start()
+        try:
+            for _ in range(1000):
+                churned = store.queue("churned")
+                try:
+                    with store.batch() as batch:
+                        batch.append(kept, b"both")
+                        batch.append(churned, b"both")
+                    stored += 1
+                except QueueNotFoundError:
+                    refused += 1
+        finally:
+            ended.set()
+            churner.join()
+        assert len(messages(kept)) == stored
+        assert refused
