@@ -65,7 +65,7 @@ cdef int round_reserve(round_t* round, uint64_t bytes) noexcept nogil:
     """Room for one more operation of so many bytes; False when memory is out."""
     cdef uint64_t room = round.room
     cdef void* wider
-    while room - round.size < bytes:
+    while room - round.size < bytes + PAGE:         # a page to fill up with when it is written
         room *= 2
     if room != round.room:
         wider = realloc(round.buffer, room)
@@ -212,7 +212,7 @@ cdef int log_roll(core_t* core) noexcept nogil:
 
 cdef bint segment_prepared(core_t* core) noexcept nogil:
     if load64(&core.control.prepared) <= load64(&core.control.segment):
-        if segment_prepare(core, 1):
+        if segment_prepare(core, 1, False):
             store32(&core.control.full, 1)
     return load64(&core.control.prepared) > load64(&core.control.segment)
 
@@ -405,6 +405,7 @@ cdef int round_write(core_t* core, round_t* round) noexcept nogil:
     """One pwrite; then the frame counts. DONE or POISONED."""
     cdef control_t* control = core.control
     cdef uint64_t start = control.written
+    cdef uint64_t padded
     cdef int fd = write_file(core)
     cdef int failed = faulty(core, 1)
     cdef uint32_t index
@@ -412,7 +413,10 @@ cdef int round_write(core_t* core, round_t* round) noexcept nogil:
     if fd < 0:
         failed = EIO
     if failed == 0:
-        failed = write_all(fd, round.buffer, round.size, start & BYTE)
+        # Up to the end of a page: zeros over zeros, so that the kernel never has to read a page to fill it in part.
+        padded = (start + round.size + PAGE - 1) // PAGE * PAGE - start
+        memset(round.buffer + round.size, 0, padded - round.size)
+        failed = write_all(fd, round.buffer, padded, start & BYTE)
     if failed:
         poison(core)
         round_fail(round, POISONED)

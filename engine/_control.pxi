@@ -129,6 +129,7 @@ cdef struct control_t:
     uint64_t last_us
     uint64_t segment            # number of the segment written to
     uint64_t prepared           # number of the last segment that exists
+    uint32_t hurry              # a commit waits for a segment: zero no further
     uint32_t poisoned
     uint32_t full
     uint32_t durable_word       # futex: durable grew

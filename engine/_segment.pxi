@@ -2,6 +2,7 @@
 # a map. A position is segment number << 32 | byte in the segment.
 
 cdef enum:
+    SEGMENT_HEADER = 4096
     MAPS = 512                  # more segments are mapped only while a pin is held
 
 cdef extern from "format.h" nogil:
@@ -68,18 +69,12 @@ cdef extern from *:
     #include <sys/random.h>
     #include <stdio.h>
     #include <stdlib.h>
-    /* Ask for the bytes to be written now, so that the sync at the end finds little to do and others' syncs
-       do not wait behind it. */
-    static inline void write_behind(int fd, uint64_t at, uint64_t size) {
-        sync_file_range(fd, (off_t)at, (off_t)size, SYNC_FILE_RANGE_WRITE);
-    }
     static inline int random_fill(void *to, size_t size) { return getrandom(to, size, 0) == (ssize_t)size ? 0 : -1; }
     static inline int append_trace(int fd, const void *b, size_t n) { return write(fd, b, n) == (ssize_t)n ? 0 : -1; }
     """
     int random_fill(void*, size_t) nogil
     int append_trace(int, const void*, size_t) nogil
     int unlink(const char*) nogil
-    void write_behind(int fd, uint64_t at, uint64_t size) nogil
 
 
 cdef int faulty(core_t* core, uint32_t kind) noexcept nogil:
@@ -109,13 +104,35 @@ cdef void segment_path(core_t* core, uint64_t number, char* out, size_t room, bi
     snprintf(out, room, b"%s/log/%08llx.%s", core.path, <unsigned long long>number, b"new" if fresh else b"seg")
 
 
-cdef int segment_create(core_t* core, uint64_t number) noexcept nogil:
-    """Make an all-zero segment, its blocks written and on disk. 0 or errno; leaves nothing behind on failure."""
+cdef extern from *:
+    """
+    /* Zeros through the page cache, so that a commit finds its pages there, and written behind, so that no sync
+       waits for all of them. Stops when *hurry is set. 0 or errno. */
+    static inline int zero_fill(int fd, const void *zeros, uint64_t step, uint64_t size, const uint32_t *hurry) {
+        uint64_t at = 0;
+        while (at < size && !__atomic_load_n(hurry, __ATOMIC_RELAXED)) {
+            uint64_t some = size - at < step ? size - at : step;
+            int failed = write_all(fd, zeros, some, (int64_t)at);
+            if (failed) return failed;
+            sync_file_range(fd, (off_t)at, (off_t)some, SYNC_FILE_RANGE_WRITE);
+            at += some;
+        }
+        return 0;
+    }
+    """
+    int zero_fill(int, const void*, uint64_t, uint64_t, const uint32_t*) nogil
+
+
+cdef int segment_create(core_t* core, uint64_t number, bint zeroed) noexcept nogil:
+    """Make a segment that reads as zeros and has all its blocks. 0 or errno; leaves nothing behind on failure.
+
+    Zeroed, its blocks are written and on disk, which makes each later fdatasync cheaper; not zeroed they are only
+    reserved, which is done at once. Zeroing stops when somebody waits for the segment.
+    """
     cdef char fresh[4096]
     cdef char final[4096]
     cdef uint64_t step = 1 << 20
-    cdef uint64_t at = 0
-    cdef void* zeros
+    cdef void* zeros = NULL
     cdef int failed = faulty(core, 3)
     cdef int fd
     if failed:
@@ -125,13 +142,10 @@ cdef int segment_create(core_t* core, uint64_t number) noexcept nogil:
     fd = c_open(fresh, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0o644)
     if fd < 0:
         return errno
-    zeros = calloc(1, step)
-    failed = file_grow(fd, core.segment_size) if zeros != NULL else ENOSPC
-    while failed == 0 and at < core.segment_size:
-        step = min(step, core.segment_size - at)
-        failed = write_all(fd, zeros, step, at)
-        write_behind(fd, at, step)
-        at += step
+    failed = file_grow(fd, core.segment_size)
+    if failed == 0 and zeroed:
+        zeros = calloc(1, step)
+        failed = zero_fill(fd, zeros, step, core.segment_size, &core.control.hurry) if zeros != NULL else ENOSPC
     if failed == 0 and fsync(fd):
         failed = errno
     free(zeros)
@@ -145,13 +159,17 @@ cdef int segment_create(core_t* core, uint64_t number) noexcept nogil:
     return failed
 
 
-cdef int segment_prepare(core_t* core, uint64_t ahead) noexcept nogil:
+cdef int segment_prepare(core_t* core, uint64_t ahead, bint zeroed) noexcept nogil:
     """See to it that so many segments after the current one exist. 0 or errno."""
     cdef control_t* control = core.control
     cdef int failed = 0
+    if not zeroed:
+        store32(&control.hurry, 1)
     mutex_lock(&control.prepare_lock)
+    if not zeroed:
+        store32(&control.hurry, 0)
     while failed == 0 and load64(&control.prepared) < load64(&control.segment) + ahead:
-        failed = segment_create(core, control.prepared + 1)
+        failed = segment_create(core, control.prepared + 1, zeroed)
         if failed == 0:
             store64(&control.prepared, control.prepared + 1)
             store32(&control.full, 0)
@@ -161,10 +179,11 @@ cdef int segment_prepare(core_t* core, uint64_t ahead) noexcept nogil:
 
 cdef int segment_begin(core_t* core, uint64_t number, uint64_t previous_end) noexcept nogil:
     """Write the header of a prepared segment, durably, and make it the one written to. 0 or errno."""
-    cdef segment_header_t header
+    cdef uint8_t page[SEGMENT_HEADER]
+    cdef segment_header_t* header = <segment_header_t*>page
     cdef char name[4096]
     cdef int fd, failed
-    memset(&header, 0, sizeof(header))
+    memset(page, 0, sizeof(page))
     header.magic = SEGMENT_MAGIC
     header.version = FORMAT_VERSION
     header.header_size = SEGMENT_HEADER_SIZE
@@ -176,15 +195,15 @@ cdef int segment_begin(core_t* core, uint64_t number, uint64_t previous_end) noe
     header.created_us = clock_us()
     header.previous_end = previous_end
     header.size = core.segment_size
-    header.check = xxh3(&header, sizeof(header) - 8, core.salt)
+    header.check = xxh3(header, sizeof(segment_header_t) - 8, core.salt)
     segment_path(core, number, name, 4096, False)
     fd = c_open(name, O_RDWR | O_CLOEXEC, 0)
     if fd < 0:
         return errno
     failed = faulty(core, 1)
     if failed == 0:
-        failed = write_all(fd, &header, sizeof(header), 0)
-        trace(core, 1, number << 32, &header, sizeof(header))
+        failed = write_all(fd, page, sizeof(page), 0)
+        trace(core, 1, number << 32, header, sizeof(segment_header_t))
     if failed == 0:
         failed = faulty(core, 2)
         if failed == 0 and fdatasync(fd):

@@ -179,7 +179,7 @@ cdef class Store:
         cdef core_t* core = live(self)
         cdef int failed
         with nogil:
-            failed = segment_prepare(core, ahead)
+            failed = segment_prepare(core, ahead, True)
             if failed and load64(&core.control.prepared) <= load64(&core.control.segment):
                 store32(&core.control.full, 1)
         return failed == 0
@@ -304,7 +304,7 @@ cdef class Store:
         cdef core_t* core = live(self)
         cdef int failed
         with nogil:
-            failed = segment_create(core, number)
+            failed = segment_create(core, number, True)
         if failed:
             raise StoreFullError(failed, f"a segment cannot be made: {os.strerror(failed)}", self.path)
 
