@@ -137,3 +137,37 @@ cdef inline uint16_t verdict_status(int verdict) noexcept nogil:
     if verdict in (NOT_FOUND, TOO_LARGE, STORE_FULL, POISONED, BUSY, CORRUPT):
         return <uint16_t>verdict
     return 11
+
+
+cdef inline char* put_bytes(char* at, const char* text, size_t size) noexcept nogil:
+    """Copy and return where to go on; the caller has seen to the room."""
+    memcpy(at, text, size)
+    return at + size
+
+
+cdef const char* HEX_DIGITS = b"0123456789abcdef"
+
+
+cdef inline char* put_hex(char* at, uint64_t value, int width) noexcept nogil:
+    """The lowest width digits."""
+    cdef int place
+    for place in range(width - 1, -1, -1):
+        at[0] = HEX_DIGITS[(value >> (4 * place)) & 15]
+        at += 1
+    return at
+
+
+cdef inline char* put_decimal(char* at, uint64_t value) noexcept nogil:
+    cdef char digits[20]
+    cdef int count = 0
+    while True:
+        digits[count] = <char>(48 + value % 10)
+        count += 1
+        value //= 10
+        if value == 0:
+            break
+    while count:
+        count -= 1
+        at[0] = digits[count]
+        at += 1
+    return at

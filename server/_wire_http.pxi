@@ -1,7 +1,8 @@
 # One HTTP connection: httptools parses, messages go to the lane, everything else to the door.
 
-cdef extern from "stdio.h" nogil:
-    int snprintf(char* out, size_t size, const char* format, ...)
+cdef extern from "string.h" nogil:
+    int memcmp(const void*, const void*, size_t)
+    void* memmem(const void*, size_t, const void*, size_t)
 
 cdef enum:
     IN_NOTHING = 0
@@ -32,9 +33,15 @@ cdef class HttpEndpoint(Endpoint):
       2. Staged sends have consecutive tags; answered is the next to be written, ready holds the
          rendered replies of later ones.
       3. The head and the body are counted as they arrive; what is over its limit is not kept.
+      4. plain_head is a head that the parser once read as a plain send with a body of plain_body
+         bytes to plain_url. Where the same bytes come again between two requests they mean the
+         same, and the parser need not be asked.
     """
+    cdef bytes plain_head, plain_url
+    cdef size_t plain_body
+    cdef uint32_t finished
     cdef object door, parser, backlog, refusal
-    cdef HttpRequest current
+    cdef HttpRequest current, plain
     cdef list parts
     cdef dict ready
     cdef uint32_t tag, answered, hosts, lengths, header_count, staged
@@ -57,9 +64,18 @@ cdef class HttpEndpoint(Endpoint):
             return
         self.active = monotonic()
         self.begun = False
+        cdef const char* data = PyByteArray_AS_STRING(self.hub.scratch)
+        cdef bint fresh = self.state == IN_NOTHING and self.stray == 0
+        cdef Py_ssize_t start = 0
+        if fresh and self.plain_head is not None:
+            start = self.repeat(data, size)
         try:
-            self.parser.feed_data(memoryview(self.hub.scratch)[:size])
-            self.count_fed(size)
+            if start < size:
+                self.finished = 0
+                self.parser.feed_data(memoryview(self.hub.scratch)[start:size])
+                self.count_fed(size - start)
+                if fresh and self.finished == 1 and self.state == IN_NOTHING:
+                    self.learn(data + start, size - start)
         except HttpParserUpgrade:
             self.refuse(400, "invalid", "no other protocol is spoken here")
         except RefusedError as error:
@@ -74,6 +90,34 @@ cdef class HttpEndpoint(Endpoint):
             self.staged = 0
             self.hub.lane.kick()
         self.flush()
+
+    cdef Py_ssize_t repeat(self, const char* data, Py_ssize_t size) except -1:
+        """Stage the whole requests at the start of data that have the known head; how many bytes."""
+        cdef size_t head = PyBytes_GET_SIZE(self.plain_head)
+        cdef size_t whole = head + self.plain_body
+        cdef Py_ssize_t at = 0
+        while (size - at >= <Py_ssize_t>whole and not self.busy and not self.backlog
+               and memcmp(data + at, PyBytes_AS_STRING(self.plain_head), head) == 0):
+            if self.stage(self.plain_url, 0, 0, data + at + head, self.plain_body) != NEXT:
+                break
+            self.hub.requests += 1
+            at += whole
+        return at
+
+    cdef int learn(self, const char* data, size_t size) except -1:
+        """Keep the head of the one request that data was, if it was a plain send."""
+        cdef HttpRequest request = self.plain
+        cdef size_t body
+        self.plain = None
+        if request is None or request.sequence or request.last or self.chunked or self.expects:
+            return 0
+        body = len(request.body)
+        # Nothing else may be in data: the head ends where its first blank line does.
+        if size > body + 4 and memmem(data, size, b"\r\n\r\n", 4) == <void*>(data + size - body - 4):
+            self.plain_head = PyBytes_FromStringAndSize(data, size - body)
+            self.plain_body = body
+            self.plain_url = request.url
+        return 0
 
     cdef int count_fed(self, size_t size) except -1:
         """What the parser keeps to itself has limits too: half a head, chunk extensions, blank lines."""
@@ -184,31 +228,40 @@ cdef class HttpEndpoint(Endpoint):
         request.method = self.parser.get_method()
         request.last = not self.parser.should_keep_alive()
         self.last = request.last
-        if not self.busy and not self.backlog and self.stage(request) == NEXT:
+        self.finished += 1
+        self.plain = None
+        if not self.busy and not self.backlog and self.stage_request(request) == NEXT:
+            self.plain = request
             return
         self.backlog.append(request)
         self.pump()
 
-    cdef int stage(self, HttpRequest request) except -1:
-        """NEXT if it was a plain send to a known queue and is on its way, HOLD if the lane is full,
-        ASK if it is for the door."""
+    cdef int stage_request(self, HttpRequest request) except -1:
+        """As stage(); ASK as well if the request is no plain send."""
+        if not request.octets or request.method != b"POST":
+            return ASK
+        return self.stage(request.url, request.producer, request.sequence, PyBytes_AS_STRING(request.body),
+                          len(request.body))
+
+    cdef int stage(self, bytes url, uint64_t producer, uint64_t sequence, const char* body, size_t size) except -1:
+        """NEXT if the message is on its way to a known queue, HOLD if the lane is full, CROWDED if the
+        connection has too many in flight, ASK if the door has to be asked."""
         cdef uint64_t route
         cdef int verdict
-        known = self.hub.routes.get(request.url)
-        if known is None or not request.octets or request.method != b"POST":
+        known = self.hub.routes.get(url)
+        if known is None:
             return ASK
         if self.in_flight >= self.hub.flight_limit:
             return CROWDED
         route = known
         verdict = self.hub.lane.stage_one(
             (<uint64_t>self.slot << SLOT_SHIFT) | self.tag, <uint32_t>route, route >> 32,
-            request.producer, request.sequence, NULL, 0,
-            <const uint8_t*>PyBytes_AS_STRING(request.body), <uint32_t>len(request.body))
+            producer, sequence, NULL, 0, <const uint8_t*>body, <uint32_t>size)
         if verdict == BUSY and self.hub.in_flight:
             return HOLD
         if verdict != DONE:
             # The door says it in full, and finds the queue again if it has another number now.
-            self.hub.routes.pop(request.url, None)
+            self.hub.routes.pop(url, None)
             return ASK
         self.tag += 1
         self.in_flight += 1
@@ -222,7 +275,7 @@ cdef class HttpEndpoint(Endpoint):
         """Start what may start; hold the connection while something has to wait."""
         cdef int outcome
         while self.backlog and not self.busy and not self.closing:
-            outcome = self.stage(self.backlog[0])
+            outcome = self.stage_request(self.backlog[0])
             if outcome == NEXT:
                 self.backlog.popleft()
                 continue
@@ -318,20 +371,34 @@ cdef class HttpEndpoint(Endpoint):
         return 0
 
     cdef int render(self, char* room, operation_t* operation, bint last) noexcept:
+        """The reply to a stored message, at most RENDERED_ROOM bytes; how many."""
         cdef char json[192]
-        cdef int size = snprintf(
-            json, sizeof(json),
-            b'{"id": "%08x-%016llx", "offset": %llu, "durability": "%s"%s}',
-            operation.queue, <unsigned long long>operation.offset,
-            <unsigned long long>operation.offset,
-            <const char*>(b"disk" if operation.durability else b"kernel"),
-            <const char*>(b', "duplicate": true' if operation.duplicate else b""))
-        return snprintf(
-            room, RENDERED_ROOM,
-            b"HTTP/1.1 201 Created\r\nDate: %s\r\nContent-Type: application/json\r\n"
-            b"Content-Length: %d\r\n%s\r\n%s",
-            PyBytes_AS_STRING(self.hub.date), size,
-            <const char*>(b"Connection: close\r\n" if last else b""), json)
+        cdef char* at = put_bytes(json, b'{"id": "', 8)
+        cdef size_t size
+        at = put_hex(at, operation.queue, 8)
+        at = put_bytes(at, b"-", 1)
+        at = put_hex(at, operation.offset, 16)
+        at = put_bytes(at, b'", "offset": ', 13)
+        at = put_decimal(at, operation.offset)
+        at = put_bytes(at, b', "durability": "', 17)
+        if operation.durability:
+            at = put_bytes(at, b"disk", 4)
+        else:
+            at = put_bytes(at, b"kernel", 6)
+        if operation.duplicate:
+            at = put_bytes(at, b'", "duplicate": true}', 21)
+        else:
+            at = put_bytes(at, b'"}', 2)
+        size = at - json
+        at = put_bytes(room, b"HTTP/1.1 201 Created\r\nDate: ", 28)
+        at = put_bytes(at, PyBytes_AS_STRING(self.hub.date), PyBytes_GET_SIZE(self.hub.date))
+        at = put_bytes(at, b"\r\nContent-Type: application/json\r\nContent-Length: ", 50)
+        at = put_decimal(at, size)
+        if last:
+            at = put_bytes(at, b"\r\nConnection: close", 19)
+        at = put_bytes(at, b"\r\n\r\n", 4)
+        at = put_bytes(at, json, size)
+        return <int>(at - room)
 
     cdef int refuse_for(self, error) except -1:
         status, kind, text = error.args

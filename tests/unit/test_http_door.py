@@ -265,3 +265,41 @@ def test_what_is_no_request_is_told_so_after_the_owed_replies(server: Server) ->
         assert statuses[-1] == 400 and set(statuses[:-1]) <= {200, 201}
         assert len(statuses) == owed.count(b"HTTP/1.1\r\n") + 1
         assert got.count(b"Connection: close") == 1
+
+
+def test_a_head_that_comes_again_means_the_same(server: Server) -> None:
+    """The second equal head is not parsed; what follows is cut at the same place all the same."""
+    ask(server, "PUT", "/v1/queues/again")
+    ask(server, "POST", "/v1/queues/again/messages", b"0", **OCTETS)
+    head = (
+        b"POST /v1/queues/again/messages HTTP/1.1\r\nHost: h\r\n"
+        b"Content-Type: application/octet-stream\r\nContent-Length: %d\r\n\r\n"
+    )
+    six = head % 6
+    # Blank lines may stand between requests: before a body that begins like one, a head
+    # could seem longer.
+    writes = [
+        (1, six + b"\r\nfirs" + b"\r\n"),
+        (2, six + b"\r\nhalf" + six + b"\r\nlast" + six[:20]),
+        (1, six[20:] + b"\r\npart"),
+        (1, six + b"\r\nwhol"),
+        (1, head % 3 + b"new"),
+        (3, head % 3 + b"two" + head % 3 + b"tri" + six + b"\r\nsixs"),
+        (1, b"\r\n" + head % 3 + b"crl"),
+        (1, (head % 3).replace(b"again", b"nobody") + b"not"),
+    ]
+    bodies = [b"\r\nfirs", b"\r\nhalf", b"\r\nlast", b"\r\npart", b"\r\nwhol", b"new", b"two",
+              b"tri", b"\r\nsixs", b"crl"]
+    with socket.create_connection(("127.0.0.1", server.http), 10) as link:
+        link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        replies = b""
+        owed = 0
+        for count, write in writes:
+            link.sendall(write)
+            owed += count
+            while replies.count(b"HTTP/1.1 ") < owed:
+                replies += link.recv(65536)
+    assert replies.count(b"HTTP/1.1 201 ") == len(bodies)
+    assert replies.count(b"HTTP/1.1 404 ") == 1
+    got = ask(server, "GET", "/v1/queues/again/peek?max=100")[1]["messages"]
+    assert [one["body"].encode() for one in got] == [b"0", *bodies]
