@@ -1,6 +1,7 @@
 """The storage engine: a durable message log that any number of threads and processes may share."""
 
 from penstock.engine._core import AtomicBatch, Batch, Consumer, Lane, Queue, SendReceipt, Store
+from penstock.engine.attributes import Attributes
 from penstock.engine.errors import (
     CorruptionError,
     EngineError,
@@ -16,6 +17,7 @@ from penstock.engine.errors import (
 
 __all__ = [
     "AtomicBatch",
+    "Attributes",
     "Batch",
     "Consumer",
     "CorruptionError",

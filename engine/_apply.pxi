@@ -20,20 +20,22 @@ cdef struct sequenced_t:
     uint64_t spare
 
 
-cdef inline const uint8_t* record_body(const record_t* record) noexcept nogil:
-    return (<const uint8_t*>record) + sizeof(record_t) + record.ext_size + (
-        16 if record.flags & RECORD_SEQUENCED else 0)
-
-
 cdef inline void message_append(core_t* core, queue_t* queue, const record_t* record) noexcept nogil:
     """Give the message its place in the index; readers see it once next has grown and its frame is durable."""
     cdef entry_t* entry = index_append(core, queue)
+    cdef uint64_t pin
+    cdef const record_t* message = record
+    if record.type == RECORD_PLACE:
+        pin_take(core, &pin)
+        message = message_of(core, record)
     entry.position = record.position
     entry.stored_us = record.stored_us
-    entry.size = <uint32_t>record_size(record)
-    entry.tag = 0
-    entry.key = 0
+    entry.size = <uint32_t>record_size(message if message != NULL else record)
+    entry.tag = attribute_hash(message, ATTRIBUTE_TAG) if message != NULL else 0
+    entry.key = attribute_hash(message, ATTRIBUTE_KEY) if message != NULL else 0
     entry.spare = 0
+    if record.type == RECORD_PLACE:
+        pin_give(core)
     queue.last_us = record.stored_us
     queue.bytes += entry.size
     store64(&queue.next, queue.next + 1)
@@ -271,7 +273,7 @@ cdef void apply_replay(core_t* core, const record_t* record) noexcept nogil:
     cdef const confirm_t* confirm
     cdef const range_t* ranges
     cdef uint32_t at
-    if record.type == RECORD_MESSAGE:
+    if record.type == RECORD_MESSAGE or record.type == RECORD_PLACE:
         queue = find_queue(core, record.queue)
         if queue != NULL and record.offset >= queue.next:
             # Offsets are missing only where a damaged frame was left out on request.

@@ -56,6 +56,11 @@ cdef class Batch:
             raise IndexError(at)
         return PyBytes_FromStringAndSize(<const char*>self.taken[at].ext, self.taken[at].ext_size)
 
+    def attributes(self, Py_ssize_t at):
+        """The Attributes of a message; empty if it was sent with other extra bytes or none."""
+        packed = self.ext(at)
+        return unpack_attributes(packed if self.taken[at].attributed else b"")
+
     @property
     def receipts(self):
         """The receipts, 24 bytes each, in order: what confirm, release and extend take."""

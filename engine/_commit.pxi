@@ -14,6 +14,7 @@ cdef enum:
     KIND_GROUP = 5
     KIND_TRIM = 6
     KIND_LEASE = 7
+    KIND_PLACE = 8              # puts a stored message into a queue; its record is a PLACE
 
 cdef struct round_t:
     uint8_t* buffer             # a frame header's room, then whole records
@@ -120,11 +121,11 @@ cdef inline operation_t* operation_stage(round_t* round, uint64_t cookie, int ki
     operation.kind = <uint8_t>kind
     operation.queue = queue
     operation.count = count
-    operation.durability = durability
+    operation.durability = durability & 1
     operation.position = position
     round.count += 1
     round.messages += count
-    round.disk += durability
+    round.disk += durability & 1
     return operation
 
 
@@ -293,20 +294,20 @@ cdef void round_assign(core_t* core, round_t* round) noexcept nogil:
         operation = round.operations + index
         at = operation.position
         queue = NULL
-        if operation.kind == KIND_APPEND:
+        if operation.kind == KIND_APPEND or operation.kind == KIND_PLACE:
             if operation.spare:
                 together_admit(core, round, index, full)
             queue = operation_admit(core, operation, full)
         else:
             operation_prepare(core, operation, <record_t*>(round.buffer + at), now)
-        for within in range(operation.count if operation.kind == KIND_APPEND else 1):
+        for within in range(max(operation.count, <uint32_t>1)):
             record = <record_t*>(round.buffer + at)
             record.position = start + at
             record.stored_us = now
             if queue != NULL:
                 record.queue = operation.queue
                 record.offset = queue.next
-            elif operation.kind == KIND_APPEND:
+            elif operation.count:
                 record.type = RECORD_SKIP
             record_seal(record, record.check, control.salt)
             if queue != NULL:
@@ -433,7 +434,7 @@ cdef int round_write(core_t* core, round_t* round) noexcept nogil:
     control.sequence = control.coming_sequence
     for index in range(round.count):
         operation = round.operations + index
-        if operation.kind != KIND_APPEND:
+        if operation.count == 0:
             apply_control(core, <record_t*>(round.buffer + operation.position))
     return DONE
 

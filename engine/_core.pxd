@@ -42,7 +42,7 @@ cdef struct taken_t:
     uint32_t attempts
     uint32_t ext_size
     uint32_t body_size
-    uint32_t spare
+    uint32_t attributed     # ext is a list of attributes
     const uint8_t* ext      # ext and body are contiguous: body == ext + ext_size
 
 cdef class Lane
@@ -75,6 +75,7 @@ cdef class Lane:
     cdef readonly Store store
     cdef void* lane
     cdef object __weakref__
+    # durability: 0 kernel, 1 disk; | 2 (one message only) if ext is a list of attributes.
     # Stage one message / a batch / a confirmation. Returns DONE or a verdict at once (then nothing was staged; BUSY = the
     # lane is full, try again after the next drain). The result comes through drain().
     cdef int stage_one(self, uint64_t cookie, uint32_t queue, uint8_t durability, uint64_t producer, uint64_t sequence,

@@ -8,6 +8,8 @@ from typing import Any, Literal, Self, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock.engine.attributes import Attributes
+
 Durability = Literal["disk", "kernel"]
 
 class SendReceipt:
@@ -41,14 +43,16 @@ class Batch:
     def __getitem__(self, index: slice) -> list[memoryview]: ...
     def __iter__(self) -> Iterator[memoryview]: ...
     def ext(self, index: int) -> bytes: ...
+    def attributes(self, index: int) -> Attributes: ...
     def tolist(self) -> list[bytes]: ...
 
 class Queue:
     name: str
     id: int
     store: Store
-    def append(self, body: bytes, *, ext: bytes = b"", durability: Durability | None = None,
-               producer: int = 0, sequence: int = 0) -> SendReceipt: ...
+    def append(self, body: bytes, *, ext: bytes = b"", attributes: Attributes | None = None,
+               durability: Durability | None = None, producer: int = 0,
+               sequence: int = 0) -> SendReceipt: ...
     def append_many(self, bodies: Sequence[bytes], *, durability: Durability | None = None,
                     producer: int = 0, sequence: int = 0) -> SendReceipt: ...
     def append_packed(self, bodies: Any, sizes: Any, *, durability: Durability | None = None,

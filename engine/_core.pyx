@@ -18,6 +18,7 @@ import weakref
 import numpy as np
 import xxhash
 
+from penstock.engine.attributes import unpack as unpack_attributes
 from penstock.engine.errors import (
     CorruptionError, EngineError, InvalidError, QueueNotFoundError, StoreBusyError,
     StoreClosedError, StoreFullError, StoreLockedError, StorePoisonedError, TooLargeError,

@@ -2,6 +2,7 @@
 
 
 cdef enum:
+    ATTRIBUTED = 2              # beside a durability level
     CONFIRMED_AT_ONCE = 4096    # receipts in one record: they fit the smallest segment
 
 
@@ -91,8 +92,11 @@ cdef class Queue:
         raise_verdict(verdict, f"append to queue {self.name!r}")
         return receipt_of(&result)
 
-    def append(self, body, *, bytes ext=b"", durability=None, uint64_t producer=0, uint64_t sequence=0):
+    def append(self, body, *, bytes ext=b"", attributes=None, durability=None, uint64_t producer=0,
+               uint64_t sequence=0):
         """Append one message (any bytes-like object); returns when it has the durability asked for.
+
+        attributes: an Attributes (tag, key, properties); else ext is kept with the message as it is.
 
         producer and sequence (1, 2, 3, …) make a repetition store it once. Raises StoreFullError,
         StorePoisonedError, TooLargeError, QueueNotFoundError.
@@ -100,6 +104,11 @@ cdef class Queue:
         cdef Py_buffer view
         cdef uint32_t size
         cdef int level = level_of(self.store, durability)
+        if attributes is not None:
+            if ext:
+                raise InvalidError("a message has attributes or ext, not both")
+            ext = attributes.pack()
+            level |= ATTRIBUTED
         if len(ext) > 65535:
             raise TooLargeError(f"ext has {len(ext)} bytes, at most 65535")
         PyObject_GetBuffer(body, &view, PyBUF_SIMPLE)
@@ -387,11 +396,15 @@ cdef int bodies_stage(core_t* core, lane_t* lane, uint64_t cookie, uint32_t queu
                       uint64_t sequence, uint32_t count, const uint32_t* sizes, const uint8_t* bodies, uint64_t total,
                       const uint8_t* ext, uint16_t ext_size, bint wait, round_t** into,
                       uint32_t* place) noexcept nogil:
-    """Stage messages as one operation. DONE, TOO_LARGE, or BUSY if the round is full and wait is false."""
+    """Stage messages as one operation; level: 0 kernel or 1 disk, | ATTRIBUTED.
+
+    DONE, TOO_LARGE, or BUSY if the round is full and wait is false.
+    """
     cdef uint64_t need = total + count * <uint64_t>(sizeof(record_t) + ext_size + 8) + 16
     cdef uint64_t position
     cdef uint32_t at
     cdef round_t* round
+    cdef record_t* record
     cdef operation_t* operation
     if need > lane.limit - sizeof(frame_t):
         return TOO_LARGE
@@ -406,8 +419,10 @@ cdef int bodies_stage(core_t* core, lane_t* lane, uint64_t cookie, uint32_t queu
         lane_turn(lane)
     position = round.size
     for at in range(count):
-        record_stage(core, round, RECORD_MESSAGE, producer, sequence if at == 0 else 0, ext, ext_size,
-                     bodies, sizes[at])
+        record = record_stage(core, round, RECORD_MESSAGE, producer, sequence if at == 0 else 0, ext, ext_size,
+                              bodies, sizes[at])
+        if level & ATTRIBUTED:
+            record.flags |= RECORD_ATTRIBUTED
         bodies += sizes[at]
     place[0] = round.count
     operation = operation_stage(round, cookie, KIND_APPEND, queue, count, <uint8_t>level, position)

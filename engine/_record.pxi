@@ -18,6 +18,42 @@ cdef inline uint64_t payload_size(const record_t* record) noexcept nogil:
     return <uint64_t>record.ext_size + record.body_size + (16 if record.flags & RECORD_SEQUENCED else 0)
 
 
+cdef inline const uint8_t* record_body(const record_t* record) noexcept nogil:
+    return (<const uint8_t*>record) + sizeof(record_t) + record.ext_size + (
+        16 if record.flags & RECORD_SEQUENCED else 0)
+
+
+cdef inline const uint8_t* record_ext(const record_t* record) noexcept nogil:
+    return (<const uint8_t*>record) + sizeof(record_t) + (16 if record.flags & RECORD_SEQUENCED else 0)
+
+
+cdef const uint8_t* attribute_find(const uint8_t* ext, uint32_t size, uint8_t kind, uint16_t* found) noexcept nogil:
+    """The value of the first attribute of a kind and its size; NULL if there is none. Sizes are not trusted."""
+    cdef const attribute_t* head
+    cdef uint32_t step
+    while size >= sizeof(attribute_t):
+        head = <const attribute_t*>ext
+        step = <uint32_t>sizeof(attribute_t) + head.name_size + head.value_size
+        if step > size:
+            return NULL
+        if head.kind == kind:
+            found[0] = head.value_size
+            return ext + sizeof(attribute_t) + head.name_size
+        ext += step
+        size -= step
+    return NULL
+
+
+cdef uint32_t attribute_hash(const record_t* record, uint8_t kind) noexcept nogil:
+    """What the index holds for a message's tag or key: the low half of XXH3(value), 0 if there is none."""
+    cdef uint16_t size = 0
+    cdef const uint8_t* value
+    if not record.flags & RECORD_ATTRIBUTED:
+        return 0
+    value = attribute_find(record_ext(record), record.ext_size, kind, &size)
+    return (<uint32_t>xxh3(value, size, 0) or 1) if value != NULL else 0
+
+
 cdef inline void record_seal(record_t* record, uint64_t body_hash, uint64_t salt) noexcept nogil:
     record.check = xxh3(record, 40, body_hash ^ salt)
 
@@ -67,3 +103,24 @@ cdef Verdict frame_judge(core_t* core, const uint8_t* base, uint64_t at, uint64_
             return BROKEN
         at += step
     return WHOLE if chain == frame.chain and count == frame.count else BROKEN
+
+
+cdef const record_t* record_at(core_t* core, uint64_t position) noexcept nogil:
+    """The whole record at a position, or NULL. It stays mapped at least while a pin or the store lock is held."""
+    cdef uint64_t salt = 0
+    cdef uint64_t at = position & BYTE
+    cdef const uint8_t* base = segment_map(core, position >> 32, &salt) if position else NULL
+    if base == NULL or at >= core.segment_size \
+            or record_judge(core, base + at, core.segment_size - at, position, salt) != WHOLE:
+        return NULL
+    return <const record_t*>(base + at)
+
+
+cdef const record_t* message_of(core_t* core, const record_t* record) noexcept nogil:
+    """The record with the body that a record stands for: what a PLACE leads to, else itself. NULL if it is damaged."""
+    if record.type != RECORD_PLACE:
+        return record
+    if record.body_size < 8:
+        return NULL
+    record = record_at(core, (<const uint64_t*>record_body(record))[0])
+    return record if record != NULL and record.type != RECORD_PLACE else NULL

@@ -8,9 +8,14 @@ cdef enum:
 cdef extern from "format.h" nogil:
     uint64_t SEGMENT_MAGIC, CHECKPOINT_MAGIC
     uint32_t FRAME_MAGIC, SEGMENT_HEADER_SIZE, FORMAT_VERSION
-    uint8_t RECORD_SEQUENCED
+    uint8_t RECORD_SEQUENCED, RECORD_ATTRIBUTED
     int RECORD_MESSAGE, RECORD_CONFIRM, RECORD_SEEK, RECORD_QUEUE, RECORD_QUEUE_DELETE
-    int RECORD_GROUP, RECORD_TRIM, RECORD_LEASE, RECORD_SKIP
+    int RECORD_GROUP, RECORD_TRIM, RECORD_LEASE, RECORD_SKIP, RECORD_PLACE
+    int ATTRIBUTE_TAG, ATTRIBUTE_KEY
+    ctypedef struct attribute_t:
+        uint8_t kind
+        uint8_t name_size
+        uint16_t value_size
     ctypedef struct segment_header_t:
         uint64_t magic
         uint32_t version

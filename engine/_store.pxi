@@ -89,7 +89,7 @@ cdef class Store:
             if round_reserve(round, size + 128):
                 at = round.size
                 record_stage(core, round, type, 0, 0, NULL, 0, bytes_, size)
-                operation = operation_stage(round, 0, kind, queue, 0, 1, at)
+                operation = operation_stage(round, 0, kind, queue, kind == KIND_PLACE, 1, at)
                 operation.offset = offset
                 round.claims += 1
             else:
@@ -137,6 +137,12 @@ cdef class Store:
         body = int(group).to_bytes(4, "little") + int(held.generation + 1).to_bytes(4, "little")
         verdict, _, _ = self._operate(KIND_SEEK, queue, offset, RECORD_SEEK, body)
         raise_verdict(verdict, "seek")
+
+    def _place(self, Queue queue not None, uint64_t position):
+        """Put the message whose record is at a position into a queue, without writing its body again; its offset."""
+        verdict, offset, _ = self._operate(KIND_PLACE, queue.id, 0, RECORD_PLACE, int(position).to_bytes(8, "little"))
+        raise_verdict(verdict, f"placing a message in queue {queue.name!r}")
+        return offset
 
     def queues(self):
         """The names of all queues, sorted."""

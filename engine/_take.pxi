@@ -5,31 +5,26 @@ cdef bint message_find(core_t* core, queue_t* queue, uint64_t offset, taken_t* o
                        uint64_t max_bytes, uint64_t* total) noexcept nogil:
     """Find, judge and describe a visible message. False if it is damaged, or over the room left (total tells)."""
     cdef entry_t* entry = index_leaf(core, queue, offset) + offset % LEAF
-    cdef uint64_t salt
-    cdef uint64_t at = entry.position & BYTE
-    cdef const uint8_t* base
     cdef const record_t* record
+    cdef const record_t* message = NULL
     total[0] = before + entry.size
     if total[0] > max_bytes:
         return False
-    base = segment_map(core, entry.position >> 32, &salt) if entry.position else NULL
     total[0] = before
     # The entry is derived data: it must not lead outside the segment, nor to another message's record.
-    if base == NULL or at >= core.segment_size or \
-            record_judge(core, base + at, core.segment_size - at, entry.position, salt) != WHOLE:
+    record = record_at(core, entry.position)
+    if record != NULL and record.queue == queue.id and record.offset == offset:
+        message = message_of(core, record)
+    if message == NULL:
         add64(&core.control.corrupt, 1)
         return False
-    record = <const record_t*>(base + at)
-    if record.queue != queue.id or record.offset != offset:
-        add64(&core.control.corrupt, 1)
-        return False
-    total[0] = before + record_size(record)
+    total[0] = before + record_size(message)
     out.receipt.offset = offset
     out.stored_us = record.stored_us
-    out.ext_size = record.ext_size
-    out.body_size = record.body_size
-    out.spare = 0
-    out.ext = base + at + sizeof(record_t) + (16 if record.flags & RECORD_SEQUENCED else 0)
+    out.ext_size = message.ext_size
+    out.body_size = message.body_size
+    out.attributed = (message.flags & RECORD_ATTRIBUTED) != 0
+    out.ext = record_ext(message)
     return True
 
 

@@ -23,9 +23,27 @@ enum record_type {
     RECORD_GROUP = 6,
     RECORD_TRIM = 7,
     RECORD_LEASE = 8,
-    RECORD_SKIP = 9
+    RECORD_SKIP = 9,
+    RECORD_PLACE = 10
 };
-#define RECORD_SEQUENCED 1 /* flag: 16 bytes {producer, sequence} stand before ext */
+#define RECORD_SEQUENCED 1  /* flag: 16 bytes {producer, sequence} stand before ext */
+#define RECORD_ATTRIBUTED 2 /* flag: ext is a list of attributes */
+
+enum attribute_kind {
+    ATTRIBUTE_TAG = 1,
+    ATTRIBUTE_KEY = 2,
+    ATTRIBUTE_PROPERTY = 3,
+    ATTRIBUTE_ROUTING_KEY = 4,
+    ATTRIBUTE_ID = 5,
+    ATTRIBUTE_REPLY_TO = 6,
+    ATTRIBUTE_CORRELATION = 7
+};
+
+typedef struct {
+    uint8_t kind;
+    uint8_t name_size;
+    uint16_t value_size;
+} attribute_t; /* then the name, then the value */
 
 typedef struct {
     uint64_t magic;
@@ -95,6 +113,7 @@ _Static_assert(sizeof(frame_t) == 64, "frame header");
 _Static_assert(offsetof(frame_t, check) == 56, "frame check");
 _Static_assert(sizeof(record_t) == 48, "record header");
 _Static_assert(offsetof(record_t, check) == 40, "record check");
+_Static_assert(sizeof(attribute_t) == 4, "attribute");
 _Static_assert(sizeof(entry_t) == 32, "index entry");
 _Static_assert(sizeof(checkpoint_t) == 88, "checkpoint header");
 _Static_assert(offsetof(checkpoint_t, check) == 80, "checkpoint check");
