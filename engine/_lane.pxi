@@ -98,3 +98,83 @@ cdef class Lane:
     cdef int woken(self, uint32_t* out, int room) noexcept nogil:
         # Every parked receiver looks for itself: a look costs less than keeping the books would.
         return -1
+
+    # The same for Python; see engine/aio.py. 1: it is staged, 0: the lane is full, -1: there is nothing to do.
+
+    def _append(self, uint64_t cookie, Queue queue not None, body, *, bytes ext=b"", attributes=None, durability=None,
+                uint64_t producer=0, uint64_t sequence=0):
+        cdef Py_buffer view
+        cdef int verdict
+        cdef int level = level_of(self.store, durability)
+        ext = ext_packed(ext, attributes, &level)
+        live(self.store)
+        PyObject_GetBuffer(body, &view, PyBUF_SIMPLE)
+        if view.len > 0x7FFFFFFF:
+            verdict = TOO_LARGE
+        else:
+            verdict = self.stage_one(cookie, queue.id, <uint8_t>level, producer, sequence,
+                                     <const uint8_t*>PyBytes_AS_STRING(ext), <uint16_t>len(ext),
+                                     <const uint8_t*>view.buf, <uint32_t>view.len)
+        PyBuffer_Release(&view)
+        if verdict != BUSY:
+            raise_verdict(verdict, f"append to queue {queue.name!r}")
+        return verdict == DONE
+
+    def _append_packed(self, uint64_t cookie, Queue queue not None, bytes bodies, sizes, *, durability=None,
+                       uint64_t producer=0, uint64_t sequence=0):
+        cdef const uint32_t[::1] lengths = np.asarray(sizes, dtype=np.uint32)
+        cdef int verdict
+        live(self.store)
+        if lengths.shape[0] == 0:
+            raise InvalidError("an empty batch")
+        verdict = self.stage_batch(cookie, queue.id, <uint8_t>level_of(self.store, durability), producer, sequence,
+                                   <uint32_t>lengths.shape[0], <const uint8_t*>&lengths[0],
+                                   <const uint8_t*>PyBytes_AS_STRING(bodies), PyBytes_GET_SIZE(bodies))
+        if verdict != BUSY:
+            raise_verdict(verdict, f"append to queue {queue.name!r}")
+        return verdict == DONE
+
+    def _confirm(self, uint64_t cookie, receipts, bytearray verdicts not None):
+        cdef bytes raw = _receipts(receipts)
+        cdef uint32_t count = <uint32_t>(len(raw) // sizeof(receipt_t))
+        cdef int staged
+        live(self.store)
+        assert len(verdicts) == count
+        staged = self.stage_confirm(cookie, <const receipt_t*>PyBytes_AS_STRING(raw), count,
+                                    <uint8_t*>PyByteArray_AS_STRING(verdicts))
+        if staged > 0 and staged != BUSY:
+            raise_verdict(staged, "confirm")
+        return -1 if staged < 0 else staged == DONE
+
+    def _results(self):
+        """What was committed: a list of (cookie, SendReceipt or exception)."""
+        cdef operation_t[256] done
+        cdef int count = 256
+        cdef int at
+        cdef list out = []
+        while count == 256:
+            with nogil:
+                count = self.drain(done, 256)
+            for at in range(count):
+                try:
+                    if done[at].kind == KIND_CONFIRM:
+                        raise_verdict(done[at].verdict, "confirm")
+                    out.append((done[at].cookie, receipt_of(&done[at])))
+                except EngineError as error:
+                    out.append((done[at].cookie, error))
+        return out
+
+    def _kick(self):
+        self.kick()
+
+    def _watch(self, bint waiting):
+        if self.lane != NULL:
+            self.watch(waiting)
+
+    def _due_in(self, Consumer group not None):
+        """Seconds until a lease or delay of the group ends; None if there is none."""
+        cdef uint64_t due = self.store.next_due(group.queue.id, group.id)
+        cdef uint64_t now = clock_us()
+        if due == 0:
+            return None
+        return (due - now) / 1e6 if due > now else 0.0

@@ -58,6 +58,18 @@ cdef int level_of(Store store, object durability) except -1:
     raise InvalidError(f"durability is 'disk' or 'kernel', not {durability!r}")
 
 
+cdef bytes ext_packed(bytes ext, object attributes, int* level):
+    """What stands before the body; level is marked if it is a list of attributes."""
+    if attributes is not None:
+        if ext:
+            raise InvalidError("a message has attributes or ext, not both")
+        ext = attributes.pack()
+        level[0] |= ATTRIBUTED
+    if len(ext) > 65535:
+        raise TooLargeError(f"ext has {len(ext)} bytes, at most 65535")
+    return ext
+
+
 cdef Queue queue_new(Store store, str name, uint32_t id):
     cdef Queue queue = Queue.__new__(Queue)
     queue.store = store
@@ -104,13 +116,7 @@ cdef class Queue:
         cdef Py_buffer view
         cdef uint32_t size
         cdef int level = level_of(self.store, durability)
-        if attributes is not None:
-            if ext:
-                raise InvalidError("a message has attributes or ext, not both")
-            ext = attributes.pack()
-            level |= ATTRIBUTED
-        if len(ext) > 65535:
-            raise TooLargeError(f"ext has {len(ext)} bytes, at most 65535")
+        ext = ext_packed(ext, attributes, &level)
         PyObject_GetBuffer(body, &view, PyBUF_SIMPLE)
         try:
             if view.len > 0x7FFFFFFF:

@@ -1,4 +1,7 @@
-"""What a message carries beside its body: tag, key, routing key, properties; docs/format.md has the bytes."""
+"""What a message carries beside its body: tag, key, routing key, properties.
+
+docs/format.md has the bytes.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +26,8 @@ ATTRIBUTES_BYTES = 65535
 class Attributes:
     """What a message carries beside its body. An empty string is an absent attribute.
 
-    key orders: messages of one key are delivered in their order to groups that ask for it. id is the
-    caller's own name of the message.
+    key orders: messages of one key are delivered in their order to groups that ask for it.
+    id is the caller's own name of the message.
     """
 
     tag: str = ""
@@ -58,7 +61,10 @@ def _one(kind: int, name: bytes, value: str) -> bytes:
 
 
 def unpack(packed: bytes) -> Attributes:
-    """The attributes in stored bytes; InvalidError if they are none. Kinds we do not know are passed over."""
+    """The attributes in stored bytes; InvalidError if they are none.
+
+    Kinds we do not know are passed over.
+    """
     single: dict[str, str] = {}
     properties: dict[str, str] = {}
     at = 0
