@@ -162,6 +162,7 @@ cdef void group_forget(core_t* core, group_t* group) noexcept nogil:
         queue.group = 0
     stripe_lock(core, group)
     tree_free(core, &group.root, group.height)
+    settings_free(core, group)
     at = group.id & (GROUPS - 1)
     store32(&group.id, 0)
     pthread_mutex_unlock(held)
@@ -264,6 +265,8 @@ cdef void apply_control(core_t* core, const record_t* record) noexcept nogil:
             group_seek(core, group, record.offset)
             group.generation = (<const uint32_t*>body)[1]
             stripe_unlock(core, group)
+    elif record.type == RECORD_GROUP_SETTINGS:
+        settings_apply(core, record)
 
 
 cdef void apply_replay(core_t* core, const record_t* record) noexcept nogil:

@@ -15,6 +15,7 @@ cdef enum:
     KIND_TRIM = 6
     KIND_LEASE = 7
     KIND_PLACE = 8              # puts a stored message into a queue; its record is a PLACE
+    KIND_GROUP_SETTINGS = 35    # operation.offset: the group
 
 cdef struct round_t:
     uint8_t* buffer             # a frame header's room, then whole records
@@ -392,6 +393,8 @@ cdef void operation_prepare(core_t* core, operation_t* operation, record_t* reco
         else:
             record.type = RECORD_SKIP
         operation.offset = found
+    elif operation.kind == KIND_GROUP_SETTINGS:
+        settings_prepare(core, operation, record)
     elif (operation.kind == KIND_QUEUE_DELETE or operation.kind == KIND_TRIM) \
             and find_queue(core, operation.queue) == NULL:
         operation.verdict = NOT_FOUND
@@ -400,6 +403,20 @@ cdef void operation_prepare(core_t* core, operation_t* operation, record_t* reco
         operation.verdict = STORE_FULL if find_queue(core, operation.queue) != NULL \
             or operation.kind == KIND_QUEUE else NOT_FOUND
         record.type = RECORD_SKIP
+
+
+cdef void settings_prepare(core_t* core, operation_t* operation, record_t* record) noexcept nogil:
+    """Say in the record which group it is for and how far that had taken; refuse it if there is none."""
+    cdef group_t* group = find_group(core, <uint32_t>operation.offset)
+    if group == NULL or group.queue != operation.queue:
+        operation.verdict = NOT_FOUND
+    elif not settings_room(core):
+        operation.verdict = STORE_FULL
+    if operation.verdict != DONE:
+        record.type = RECORD_SKIP
+        return
+    record.spare = group.id
+    record.offset = load64(&group.cursor)
 
 
 cdef int round_write(core_t* core, round_t* round) noexcept nogil:

@@ -93,6 +93,7 @@ cdef struct group_t:
     uint32_t nonce
     uint32_t name_size
     char name[128]
+    uint32_t settings[4]        # pages of the arena: filter, order, retry policy, one to come; 0 none
 
 cdef struct producer_t:
     uint64_t id

@@ -31,6 +31,7 @@ include "_segment.pxi"      # log files: create, map, roll
 include "_record.pxi"       # encode and judge records and frames
 include "_index.pxi"        # offset -> position
 include "_delivery.pxi"     # leases and confirmations of a group
+include "_settings.pxi"   # filter, order, retries of a group
 include "_apply.pxi"        # what a record does to the state
 include "_commit.pxi"       # staging, group commit, durability
 include "_staging.pxi"    # lanes: who commits what is staged

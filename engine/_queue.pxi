@@ -363,6 +363,31 @@ cdef class Consumer:
         self.queue.store._seek(self.queue.id, self.id, target)
         return target, stat["next"] - target
 
+    def _settings(self, bytes fields):
+        """Set fields of the group's settings durably: a list as in docs/format.md."""
+        if not settings_fit(<const uint8_t*>PyBytes_AS_STRING(fields), len(fields)):
+            raise InvalidError("settings that are no list of known fields")
+        verdict, _, _ = self.queue.store._operate(KIND_GROUP_SETTINGS, self.queue.id, self.id,
+                                                  RECORD_GROUP_SETTINGS, fields)
+        raise_verdict(verdict, f"settings of group {self.name!r} of queue {self.queue.name!r}")
+
+    def _setting(self, int field):
+        """A field of the group's settings: (its generation, its bytes); (0, b"") if it is not set."""
+        cdef core_t* core = live(self.queue.store)
+        cdef group_t* group = find_group(core, self.id)
+        cdef uint32_t size = 0
+        cdef const uint8_t* found
+        if not 1 <= field <= SETTINGS:
+            raise InvalidError(f"settings have fields 1 to {SETTINGS}, not {field}")
+        if group == NULL:
+            raise QueueNotFoundError(f"group {self.name!r} of queue {self.queue.name!r} was deleted")
+        stripe_lock(core, group)
+        found = setting_find(core, group, field, &size)
+        generation = setting_generation(core, group, field)
+        raw = (<const char*>found)[:size] if found != NULL else b""
+        stripe_unlock(core, group)
+        return generation, raw
+
     def stat(self):
         """How far the group is, by name."""
         cdef core_t* core = live(self.queue.store)

@@ -225,7 +225,8 @@ class Checker:
     def map_index(self) -> None:
         path = os.path.join(self.root, "index")
         try:
-            self.fold.index = np.memmap(path, "<u4", "r")
+            if os.path.getsize(path):  # empty before the first message
+                self.fold.index = np.memmap(path, "<u4", "r")
         except (OSError, ValueError) as error:
             self.report.problem(f"{path}: {error}")
 

@@ -17,6 +17,7 @@ RECORD = struct.Struct("<IBBHQQIIQQ")
 FRAME_MAGIC = int.from_bytes(b"PFRM", "little")
 BYTE = 0xFFFFFFFF
 MESSAGE, CONFIRM, SEEK, QUEUE, QUEUE_DELETE, GROUP, TRIM, LEASE, SKIP, PLACE = range(1, 11)
+GROUP_SETTINGS = 15
 SEQUENCED = 1
 
 # The fields of a queue's slot that are looked at, in the control file and in a checkpoint alike.
@@ -64,6 +65,19 @@ def judge(view: memoryview, at: int, stop: int, number: int, salt: int,
     return found
 
 
+def settings_problem(body: memoryview) -> str:
+    """Why bytes are no list of a group's settings, or nothing."""
+    at = 0
+    while at < len(body):
+        if len(body) - at < 4:
+            return f"half a field at byte {at} of a group's settings"
+        field, zero, size = struct.unpack_from("<BBH", body, at)
+        if not 1 <= field <= 4 or zero or size > min(4080, len(body) - at - 4):
+            return f"field {field} of {size} bytes at byte {at} of a group's settings"
+        at += 4 + size
+    return ""
+
+
 class Fold:
     """The state that records are judged by.
 
@@ -97,13 +111,14 @@ class Fold:
     def apply(self, found: list[tuple[int, ...]], view: memoryview) -> None:
         """Apply a frame's records in order: offsets without a gap, times that do not fall."""
         following, pending = self.following, self.pending
-        for body, kind, flags, ext, position, offset, queue, _, stored, _ in found:
+        for body, kind, flags, ext, position, offset, queue, spare, stored, _ in found:
             if stored < self.last_us:
                 self.problem(f"{self.place(position)}: the time falls")
             self.last_us = stored
             if kind not in (MESSAGE, PLACE):
                 at = (position & BYTE) + 48 + ext + (16 if flags & SEQUENCED else 0)
-                reason = self.control(kind, offset, queue, view[at:at + body])
+                about = spare if kind == GROUP_SETTINGS else offset
+                reason = self.control(kind, about, queue, view[at:at + body])
                 if reason:
                     self.problem(f"{self.place(position)}: {reason}")
                 continue
@@ -151,6 +166,9 @@ class Fold:
             if size < 8 or size != 8 + 16 * int.from_bytes(body[4:8], "little"):
                 return f"ranges in {size} bytes"
             return "" if offset in self.groups or self.holed else f"no group {offset}"
+        if kind == GROUP_SETTINGS:
+            known = offset in self.groups or self.holed
+            return settings_problem(body) if known else f"no group {offset}"
         return "" if kind == SKIP else f"a record of unknown type {kind}"
 
     def compare_image(self, here: int) -> None:
