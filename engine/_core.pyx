@@ -43,3 +43,6 @@ include "_store.pxi"        # Store, and the C face of it
 include "_queue.pxi"        # Queue, Consumer
 include "_atomic.pxi"       # appends to several queues, all or none
 include "_lane.pxi"         # the event loop's face
+include "_sight.pxi"        # what a message is to a group, how far a group is behind
+include "_search.pxi"       # messages by what they carry, records by what they speak of
+include "_inspector.pxi"    # Inspector
