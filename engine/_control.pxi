@@ -24,6 +24,8 @@ cdef extern from "os.h" nogil:
     int mutex_lock(pthread_mutex_t*)
     int mutex_try(pthread_mutex_t*)
     uint64_t clock_us()
+    void guard_install()
+    int guarded(int (*call)(void*) noexcept nogil, void* with_)
     int file_lock(int fd, int kind, int wait)
     int write_all(int fd, const void* bytes, size_t size, int64_t at)
     int file_grow(int fd, int64_t size)

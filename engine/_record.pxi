@@ -105,15 +105,58 @@ cdef Verdict frame_judge(core_t* core, const uint8_t* base, uint64_t at, uint64_
     return WHOLE if chain == frame.chain and count == frame.count else BROKEN
 
 
+cdef struct judged_t:
+    core_t* core
+    const uint8_t* base         # of the segment's map
+    uint64_t position
+    uint64_t salt
+
+
+cdef int record_judge_at(void* with_) noexcept nogil:
+    cdef judged_t* what = <judged_t*>with_
+    cdef uint64_t at = what.position & BYTE
+    return record_judge(what.core, what.base + at, what.core.segment_size - at, what.position, what.salt)
+
+
+cdef int frame_judge_at(void* with_) noexcept nogil:
+    cdef judged_t* what = <judged_t*>with_
+    return frame_judge(what.core, what.base, what.position & BYTE, what.position >> 32, what.salt, True)
+
+
+cdef int blank_at(void* with_) noexcept nogil:
+    """1 if a segment's bytes from a position on are all zero."""
+    cdef judged_t* what = <judged_t*>with_
+    cdef uint64_t at = what.position & BYTE
+    while at < what.core.segment_size:
+        if (<const uint64_t*>(what.base + at))[0]:
+            return 0
+        at += 8
+    return 1
+
+
+cdef bint frame_whole(core_t* core, const uint8_t* base, uint64_t position, uint64_t salt) noexcept nogil:
+    """Whether a mapped segment has a whole frame at a position; one that cannot be read is none."""
+    cdef judged_t what
+    what.core = core
+    what.base = base
+    what.position = position
+    what.salt = salt
+    return guarded(frame_judge_at, &what) == WHOLE
+
+
 cdef const record_t* record_at(core_t* core, uint64_t position) noexcept nogil:
-    """The whole record at a position, or NULL. It stays mapped at least while a pin or the store lock is held."""
-    cdef uint64_t salt = 0
-    cdef uint64_t at = position & BYTE
-    cdef const uint8_t* base = segment_map(core, position >> 32, &salt) if position else NULL
-    if base == NULL or at >= core.segment_size \
-            or record_judge(core, base + at, core.segment_size - at, position, salt) != WHOLE:
+    """The whole record at a position; NULL if it is damaged or cannot be read.
+
+    It stays mapped at least while a pin or the store lock is held.
+    """
+    cdef judged_t what
+    what.core = core
+    what.position = position
+    what.salt = 0
+    what.base = segment_map(core, position >> 32, &what.salt) if position else NULL
+    if what.base == NULL or (position & BYTE) >= core.segment_size or guarded(record_judge_at, &what) != WHOLE:
         return NULL
-    return <const record_t*>(base + at)
+    return <const record_t*>(what.base + (position & BYTE))
 
 
 cdef const record_t* message_of(core_t* core, const record_t* record) noexcept nogil:

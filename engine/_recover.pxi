@@ -180,7 +180,7 @@ cdef uint64_t frames_replay(core_t* core, uint64_t position, uint64_t* promised)
         base = segment_map(core, number, &salt)
         if base == NULL:
             return number << 32 | at
-        while frame_judge(core, base, at, number, salt, True) == WHOLE:
+        while frame_whole(core, base, number << 32 | at, salt):
             frame = <const frame_t*>(base + at)
             if frame.sequence != core.control.sequence or frame.epoch < core.control.epoch:
                 break
@@ -211,7 +211,7 @@ cdef uint64_t frame_next(core_t* core, uint64_t position) noexcept nogil:
         base = segment_map(core, number, &salt)
         # A segment whose header is damaged cannot be judged; those behind it can.
         while base != NULL and at < core.segment_size:
-            if frame_judge(core, base, at, number, salt, True) == WHOLE:
+            if frame_whole(core, base, number << 32 | at, salt):
                 return number << 32 | at
             at += 8
         number += 1

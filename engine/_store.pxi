@@ -204,6 +204,7 @@ cdef class Store:
         if core == NULL:
             raise MemoryError()
         core.control_fd = core.index_fd = core.directory_fd = core.write_fd = core.trace_fd = -1
+        guard_install()
         core.lock_fd = lock_fd
         core.segment_size = segment_size
         core.salt = salt
@@ -294,16 +295,14 @@ cdef class Store:
     def _blank(self, uint64_t position):
         """Whether nothing was ever written to the segment from a position on."""
         cdef core_t* core = live(self)
-        cdef uint64_t salt
-        cdef uint64_t at = position & BYTE
-        cdef const uint8_t* base
-        cdef bint blank = True
+        cdef judged_t what
+        cdef bint blank
+        what.core = core
+        what.position = position
         with nogil:
-            base = segment_map(core, position >> 32, &salt)
-            while base != NULL and blank and at < core.segment_size:
-                blank = (<const uint64_t*>(base + at))[0] == 0
-                at += 8
-        return blank and base != NULL
+            what.base = segment_map(core, position >> 32, &what.salt)
+            blank = what.base != NULL and guarded(blank_at, &what) == 1
+        return blank
 
     def _create(self, uint64_t number):
         """Make one segment; raises StoreFullError."""

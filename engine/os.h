@@ -9,6 +9,7 @@
 #include <limits.h>
 #include <linux/futex.h>
 #include <pthread.h>
+#include <setjmp.h>
 #include <signal.h>
 #include <stdint.h>
 #include <string.h>
@@ -114,5 +115,39 @@ static inline uint64_t siphash(const uint64_t *key, const uint64_t *words, int c
     }
     v2 ^= 0xff; SIP_ROUND SIP_ROUND SIP_ROUND SIP_ROUND
     return v0 ^ v1 ^ v2 ^ v3;
+}
+
+/* A page of a map that cannot be read from its file raises SIGBUS. Inside guarded() that ends the call with -1;
+   elsewhere the handler that was there before gets it. */
+static __thread sigjmp_buf *guard_mark;
+static struct sigaction guard_before;
+
+static void guard_caught(int number, siginfo_t *info, void *context) {
+    if (guard_mark) siglongjmp(*guard_mark, 1);
+    if (guard_before.sa_flags & SA_SIGINFO) guard_before.sa_sigaction(number, info, context);
+    else if (guard_before.sa_handler != SIG_DFL && guard_before.sa_handler != SIG_IGN) guard_before.sa_handler(number);
+    else sigaction(SIGBUS, &guard_before, NULL);        /* the access is tried again, and ends as it would have */
+}
+
+static inline void guard_install(void) {
+    struct sigaction now, ours;
+    memset(&ours, 0, sizeof ours);
+    ours.sa_sigaction = guard_caught;
+    ours.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
+    if (sigaction(SIGBUS, NULL, &now) || (now.sa_flags & SA_SIGINFO && now.sa_sigaction == guard_caught)) return;
+    guard_before = now;
+    sigaction(SIGBUS, &ours, NULL);
+}
+
+static inline int guarded(int (*call)(void *), void *with) {
+    sigjmp_buf here;
+    sigjmp_buf *outer = guard_mark;
+    int result = -1;
+    if (sigsetjmp(here, 0) == 0) {
+        guard_mark = &here;
+        result = call(with);
+    }
+    guard_mark = outer;
+    return result;
 }
 #endif
