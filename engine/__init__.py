@@ -3,6 +3,7 @@
 from penstock.engine._core import AtomicBatch, Batch, Consumer, Lane, Queue, SendReceipt, Store
 from penstock.engine.attributes import Attributes
 from penstock.engine.errors import (
+    ConflictError,
     CorruptionError,
     EngineError,
     InvalidError,
@@ -19,6 +20,7 @@ __all__ = [
     "AtomicBatch",
     "Attributes",
     "Batch",
+    "ConflictError",
     "Consumer",
     "CorruptionError",
     "EngineError",

@@ -258,6 +258,8 @@ cdef void apply_control(core_t* core, const record_t* record) noexcept nogil:
         queue = find_queue(core, record.queue)
         if queue != NULL and queue.first < record.offset:
             store64(&queue.first, record.offset)
+    elif record.type == RECORD_NOTE:
+        note_apply(core, record)
     elif record.type == RECORD_SEEK:
         group = find_group(core, (<const uint32_t*>body)[0])
         if group != NULL and group.generation < (<const uint32_t*>body)[1]:
@@ -368,6 +370,7 @@ cdef void state_undo(core_t* core) noexcept nogil:
         producer_undo(core, producer_slot(core, slot), written)
     if control.inside == 2:
         frame_apply(core, control.last_frame)
+    notes_mend(core)
     control.inside = 0
 
 

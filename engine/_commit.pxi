@@ -301,6 +301,8 @@ cdef void round_assign(core_t* core, round_t* round) noexcept nogil:
             queue = operation_admit(core, operation, full)
         else:
             operation_prepare(core, operation, <record_t*>(round.buffer + at), now)
+            if operation.kind == KIND_NOTE:
+                note_admit(core, round, index, <record_t*>(round.buffer + at))
         for within in range(max(operation.count, <uint32_t>1)):
             record = <record_t*>(round.buffer + at)
             record.position = start + at

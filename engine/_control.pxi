@@ -115,7 +115,8 @@ cdef struct state_t:
     uint64_t index_pages
     uint64_t queue_free         # slot + 1 of a deleted queue, chained through group
     uint64_t group_free         # slot + 1 of a removed group, chained through queue
-    uint64_t spare[6]
+    uint64_t notes              # page of the table of notes
+    uint64_t spare[5]
 
 cdef struct control_t:
     uint64_t magic
@@ -154,6 +155,7 @@ cdef struct control_t:
     pthread_mutex_t arena_lock
     pthread_mutex_t prepare_lock
     pthread_mutex_t checkpoint_lock
+    pthread_mutex_t notes_lock
     pthread_mutex_t stripes[64]
     state_t state
 

@@ -21,7 +21,7 @@ import xxhash
 
 from penstock.engine.attributes import unpack as unpack_attributes
 from penstock.engine.errors import (
-    CorruptionError, EngineError, InvalidError, QueueNotFoundError, StoreBusyError,
+    ConflictError, CorruptionError, EngineError, InvalidError, QueueNotFoundError, StoreBusyError,
     StoreClosedError, StoreFullError, StoreLockedError, StorePoisonedError, TooLargeError,
 )
 
@@ -32,8 +32,10 @@ include "_record.pxi"       # encode and judge records and frames
 include "_index.pxi"        # offset -> position
 include "_delivery.pxi"     # leases and confirmations of a group
 include "_settings.pxi"   # filter, order, retries of a group
+include "_notes.pxi"        # the broker's objects: name -> bytes
 include "_apply.pxi"        # what a record does to the state
 include "_commit.pxi"       # staging, group commit, durability
+include "_noting.pxi"       # notes, from Python
 include "_staging.pxi"    # lanes: who commits what is staged
 include "_take.pxi"       # receive, confirm, release, extend
 include "_recover.pxi"      # checkpoint and replay

@@ -84,6 +84,10 @@ cdef class Store:
         cdef uint64_t at
         with nogil:
             pthread_mutex_lock(&lane.lock)
+            while lane.filling.count and lane.filling.size + size + 128 > lane.limit:
+                pthread_mutex_unlock(&lane.lock)
+                lane_turn(lane)
+                pthread_mutex_lock(&lane.lock)
             round = lane.filling
             place = round.count
             if round_reserve(round, size + 128):
@@ -161,6 +165,26 @@ cdef class Store:
         queue = self.queue(name, create=False)
         verdict, _, _ = self._operate(KIND_QUEUE_DELETE, queue.id, 0, RECORD_QUEUE_DELETE, b"")
         raise_verdict(verdict, f"queue {name!r}")
+
+    def note(self, str name, value, *, expect=None):
+        """Set a small object of the broker (bytes; None removes it), durably; returns its version, 0 when removed.
+
+        expect: the version it must have now (0: it must not be there), else ConflictError.
+        """
+        return note_set(self, name, value, expect)
+
+    def noted(self, str name):
+        """A note: (bytes, its version), or None."""
+        return note_get(self, name)
+
+    def notes(self, str prefix=""):
+        """The notes whose names begin so, sorted, each as it was at some moment of the call."""
+        return notes_get(self, prefix)
+
+    def notes_version(self):
+        """A number that changes whenever any process changes a note: what was read before is still so if it did not."""
+        cdef notes_t* notes = notes_table(live(self), False)
+        return 0 if notes == NULL else load64(&notes.version)
 
     def batch(self):
         """A context in which appends to several queues are collected and stored all or none."""

@@ -18,6 +18,7 @@ FRAME_MAGIC = int.from_bytes(b"PFRM", "little")
 BYTE = 0xFFFFFFFF
 MESSAGE, CONFIRM, SEEK, QUEUE, QUEUE_DELETE, GROUP, TRIM, LEASE, SKIP, PLACE = range(1, 11)
 GROUP_SETTINGS = 15
+NOTE = 18
 SEQUENCED = 1
 
 # The fields of a queue's slot that are looked at, in the control file and in a checkpoint alike.
@@ -169,6 +170,10 @@ class Fold:
         if kind == GROUP_SETTINGS:
             known = offset in self.groups or self.holed
             return settings_problem(body) if known else f"no group {offset}"
+        if kind == NOTE:
+            name = int.from_bytes(body[:2], "little")
+            whole = size >= 8 and 1 <= name <= min(size - 8, 512)
+            return "" if whole else f"a note of {size} bytes"
         return "" if kind == SKIP else f"a record of unknown type {kind}"
 
     def compare_image(self, here: int) -> None:

@@ -40,5 +40,9 @@ class StoreLockedError(EngineError, OSError):
     """Another process recovers the store, or holds it in a way that excludes us."""
 
 
+class ConflictError(EngineError):
+    """What was to be changed was changed meanwhile by somebody else: read it again."""
+
+
 class CorruptionError(EngineError):
     """Stored bytes are not what was written; path and position say which. Nothing was deleted."""
