@@ -43,6 +43,7 @@ TOP = {
     "benchmarks",
     "client",
     "docs",
+    "examples",
     "engine",
     "pyproject.toml",
     "server",
