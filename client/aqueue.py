@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from penstock import model
+from penstock.attributes import Carried
 from penstock.consume import Consumption
 from penstock.model import Bytes, Level, Sought, as_bytes
 from penstock.request import Handle
-from penstock.wire import Delivered, Receipt
+from penstock.wire import ATTRIBUTED, Delivered, Receipt
 
 if TYPE_CHECKING:
     from penstock.aio import AsyncClient
@@ -51,7 +52,11 @@ class AsyncQueue:
         self._session = client.session
 
     def send_nowait(
-        self, body: Bytes, durability: Level = "disk", ext: Bytes = b""
+        self,
+        body: Bytes,
+        durability: Level = "disk",
+        ext: Bytes = b"",
+        **carried: Unpack[Carried],
     ) -> asyncio.Future[Receipt]:
         """A future of the receipt; the message leaves with all others of this loop turn.
 
@@ -60,27 +65,54 @@ class AsyncQueue:
         body = body if type(body) is bytes else as_bytes(body)
         future = self._future()
         level = 1 if durability == "disk" else model.level_of(durability)
-        self._session.send(future, self._handle, level, as_bytes(ext), body)
+        if carried:
+            ext = model.carried_bytes(as_bytes(ext), carried)
+            self._session.send(future, self._handle, level, ext, body, ATTRIBUTED)
+        else:
+            self._session.send(future, self._handle, level, as_bytes(ext), body)
         if not self.client.flushing:
             self.client.flush_soon()
         return future
 
-    async def send(self, body: Bytes, durability: Level = "disk", ext: Bytes = b"") -> Receipt:
-        """The receipt of one message, stored at the level it states."""
+    async def send(
+        self,
+        body: Bytes,
+        durability: Level = "disk",
+        ext: Bytes = b"",
+        **carried: Unpack[Carried],
+    ) -> Receipt:
+        """The receipt of one message, stored at the level it states.
+
+        Beside its body it carries a tag, a key, properties, …: see Carried.
+        """
         client = self.client
         if len(self._session.pending) >= client.in_flight:
             await client.room()
-        return await self.send_nowait(body, durability, ext)
+        return await self.send_nowait(body, durability, ext, **carried)
 
-    async def send_many(self, bodies: Iterable[Bytes], durability: Level = "disk") -> Receipt:
-        """The receipt of a batch, stored as one: all of it or nothing."""
+    async def send_many(
+        self,
+        bodies: Iterable[Bytes],
+        durability: Level = "disk",
+        attributes: Iterable[Carried | None] | None = None,
+    ) -> Receipt:
+        """The receipt of a batch, stored as one: all of it or nothing.
+
+        attributes: what each message carries, as {"tag": "a"}, or None for nothing.
+        """
         client, session = self.client, self._session
         if len(session.pending) >= client.in_flight:
             await client.room()
         future = client.loop.create_future()
         parts = [body if type(body) is bytes else as_bytes(body) for body in bodies]
         call = model.batch_call(
-            future, self._handle, durability, session.next_sequence(), parts, session.frame_bytes
+            future,
+            self._handle,
+            durability,
+            session.next_sequence(),
+            parts,
+            session.frame_bytes,
+            model.packed_each(attributes),
         )
         receipt: Receipt = await client.ask(call, client.timeout)
         return receipt

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 from penstock import wire
+from penstock.attributes import NOTHING, Attributes, Carried, pack, unpack
 from penstock.errors import ForgedError, InvalidError, StaleError, TooLargeError
 from penstock.parse import fixed_fields, parse_messages, parse_verdicts
 from penstock.request import Call, Handle, Waiter
@@ -48,6 +49,20 @@ def as_bytes(body: Bytes) -> bytes:
     if not isinstance(body, bytes | bytearray | memoryview):
         raise TypeError(f"a body is bytes, not {type(body).__name__}")
     return bytes(body)
+
+
+def packed_each(attributes: Iterable[Carried | None] | None) -> list[bytes] | None:
+    """The attributes of each message of a batch as the wire has them."""
+    if attributes is None:
+        return None
+    return [pack(one) if one else b"" for one in attributes]
+
+
+def carried_bytes(ext: bytes, carried: Carried) -> bytes:
+    """What stands before the body; a message has either ext or attributes."""
+    if ext:
+        raise InvalidError("a message has attributes or ext, not both")
+    return pack(carried)
 
 
 def level_of(durability: str) -> int:
@@ -93,18 +108,22 @@ def now_us() -> int:
 
 def batch_call(
     waiter: Waiter, handle: Handle, durability: str, sequence: int, bodies: Sequence[bytes],
-    frame_bytes: int,
+    frame_bytes: int, attributes: Sequence[bytes] | None = None,
 ) -> Call:
     """A SEND_BATCH; refused when it does not fit one frame, for a batch is stored as one."""
     level = level_of(durability)
     size = sum(map(len, bodies)) + 4 * len(bodies) + 64
+    if attributes is not None:
+        if len(attributes) != len(bodies):
+            raise InvalidError(f"{len(bodies)} bodies and attributes of {len(attributes)}")
+        size += sum(map(len, attributes)) + 4 * len(attributes)
     if size > frame_bytes:
         raise TooLargeError(f"a batch of {size} bytes is over the limit of {frame_bytes}")
     if not bodies:
         raise InvalidError("a batch has at least one message")
 
     def encode(tag: int) -> bytes:
-        return wire.send_batch(tag, handle.queue, level, sequence, bodies)
+        return wire.send_batch(tag, handle.queue, level, sequence, bodies, attributes)
 
     def decode(payload: memoryview) -> Receipt:
         offset, reached, twice, _, count = fixed_fields(wire.BATCH_REPLY, payload)
@@ -191,10 +210,12 @@ def raise_for(verdicts: Iterable[Verdict]) -> None:
 class MessageFields:
     """What a message says of itself; the clients add what can be done with it."""
 
-    __slots__ = ("attempts", "body", "ext", "offset", "receipt", "stored_us")
+    __slots__ = ("_attributes", "attempts", "body", "ext", "offset", "receipt", "stored_us")
 
     def __init__(self, delivered: Delivered) -> None:
-        receipt, stored_us, attempts, ext, body = delivered
+        receipt, stored_us, attempts, ext, body, flags = delivered
+        # Unpacked when they are asked for first.
+        self._attributes = None if flags & wire.ATTRIBUTED else NOTHING
         self.receipt = receipt
         self.stored_us = stored_us
         self.attempts = attempts
@@ -202,6 +223,28 @@ class MessageFields:
         self.ext = bytes(ext)
         self.body = bytes(body)
         self.offset = int.from_bytes(receipt[:8], "little")
+
+    @property
+    def attributes(self) -> Attributes:
+        """What the message carries beside its body."""
+        if self._attributes is None:
+            self._attributes = unpack(self.ext)
+        return self._attributes
+
+    @property
+    def tag(self) -> str:
+        """What filters sort it by; empty for none."""
+        return self.attributes.tag
+
+    @property
+    def key(self) -> str:
+        """What it is ordered by; empty for none."""
+        return self.attributes.key
+
+    @property
+    def properties(self) -> Mapping[str, str]:
+        """The sender's properties by name."""
+        return self.attributes.properties
 
     @property
     def leased(self) -> bool:

@@ -6,6 +6,7 @@ import struct
 from itertools import accumulate
 
 from penstock.wire import (
+    ATTRIBUTED,
     BATCH,
     COUNT,
     COUNT_AND_TIME,
@@ -34,27 +35,36 @@ def parse_error(payload: memoryview) -> tuple[int, str]:
     return retry_after_ms, str(payload[4:], "utf-8", "replace")
 
 
-def parse_send(payload: memoryview) -> tuple[int, int, int, memoryview, memoryview]:
-    """(queue, durability, sequence, ext, body) of a SEND."""
-    queue, durability, _, ext_size, sequence = fixed_fields(SEND, payload, exact=False)
+def parse_send(payload: memoryview) -> tuple[int, int, int, memoryview, memoryview, int]:
+    """(queue, durability, sequence, ext, body, flags) of a SEND."""
+    queue, durability, flags, ext_size, sequence = fixed_fields(SEND, payload, exact=False)
     if ext_size > len(payload) - SEND.size:
         raise WireError(Status.MALFORMED, f"an ext of {ext_size} bytes does not fit the frame")
     end = SEND.size + ext_size
-    return queue, durability, sequence, payload[SEND.size : end], payload[end:]
+    return queue, durability, sequence, payload[SEND.size : end], payload[end:], flags
 
 
-def parse_batch(payload: memoryview) -> tuple[int, int, int, list[memoryview]]:
-    """(queue, durability, sequence, bodies) of a SEND_BATCH."""
-    queue, durability, _, _, sequence, count, _ = fixed_fields(BATCH, payload, exact=False)
+def parse_batch(payload: memoryview) -> tuple[
+    int, int, int, list[memoryview], list[memoryview] | None
+]:
+    """(queue, durability, sequence, bodies, attributes) of a SEND_BATCH."""
+    queue, durability, flags, _, sequence, count, _ = fixed_fields(BATCH, payload, exact=False)
     room = len(payload) - BATCH.size
     # Before the sizes are read: the count comes from the other end.
-    if count > room // 4:
+    many = count * 2 if flags & ATTRIBUTED else count
+    if many > room // 4:
         raise WireError(Status.MALFORMED, f"{count} sizes do not fit the frame")
-    sizes = struct.unpack_from(f"<{count}I", payload, BATCH.size)
-    if sum(sizes) != room - 4 * count:
+    sizes = list(struct.unpack_from(f"<{many}I", payload, BATCH.size))
+    if sum(sizes) != room - 4 * many:
         raise WireError(Status.MALFORMED, "the sizes are not those of the bodies")
-    ends = list(accumulate(sizes, initial=BATCH.size + 4 * count))
-    return queue, durability, sequence, [payload[a:b] for a, b in zip(ends, ends[1:])]
+    if flags & ATTRIBUTED:
+        # The sizes are {body, attributes}, but the attributes stand before the body.
+        sizes[::2], sizes[1::2] = sizes[1::2], sizes[::2]
+    ends = list(accumulate(sizes, initial=BATCH.size + 4 * many))
+    parts = [payload[a:b] for a, b in zip(ends, ends[1:])]
+    if flags & ATTRIBUTED:
+        return queue, durability, sequence, parts[1::2], parts[::2]
+    return queue, durability, sequence, parts, None
 
 
 def parse_receipts(payload: memoryview, timed: bool) -> tuple[int, list[bytes]]:
@@ -89,15 +99,14 @@ def parse_messages(payload: memoryview) -> list[Delivered]:
         if len(payload) - position < MESSAGE_SIZE:
             raise WireError(Status.MALFORMED, "a message's head is cut short")
         fields = MESSAGE.unpack_from(payload, position)
-        receipt, stored_us, attempts, ext_size, body_size, _ = fields
+        receipt, stored_us, attempts, ext_size, body_size, flags = fields
         start = position + MESSAGE_SIZE
         middle = start + ext_size
         position = middle + body_size
         if position > len(payload):
             raise WireError(Status.MALFORMED, "a message is cut short")
-        messages.append(
-            Delivered(receipt, stored_us, attempts, payload[start:middle], payload[middle:position])
-        )
+        ext, body = payload[start:middle], payload[middle:position]
+        messages.append(Delivered(receipt, stored_us, attempts, ext, body, flags))
     if position != len(payload):
         raise WireError(Status.MALFORMED, "bytes after the last message")
     return messages

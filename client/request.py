@@ -38,6 +38,7 @@ class Send(NamedTuple):
     sequence: int
     ext: bytes
     body: bytes
+    flags: int = 0
 
 
 class Call(NamedTuple):

@@ -322,7 +322,8 @@ class Session:
     # Requests.
 
     def send(
-        self, waiter: Waiter, handle: Handle, durability: int, ext: bytes, body: bytes
+        self, waiter: Waiter, handle: Handle, durability: int, ext: bytes, body: bytes,
+        flags: int = 0,
     ) -> None:
         """Ask for one message to be stored; waiter gets a Receipt."""
         size = len(ext) + len(body)
@@ -333,9 +334,11 @@ class Session:
             self._check(handle)
         sequence = self.sequence = self.sequence + 1
         tag = self._next_tag()
-        pending[tag] = Send(waiter, handle, durability, sequence, ext, body)
+        pending[tag] = Send(waiter, handle, durability, sequence, ext, body, flags)
         if self.state is State.ONLINE:
-            start = wire.send_head(tag, handle.queue, durability, sequence, len(ext), size)
+            start = wire.send_head(
+                tag, handle.queue, durability, sequence, len(ext), size, flags
+            )
             self.outgoing += (start, ext, body) if ext else (start, body)
 
     def next_sequence(self) -> int:
@@ -355,8 +358,10 @@ class Session:
         if isinstance(request, Call):
             self.outgoing.append(request.encode(tag))
         else:
-            _, handle, durability, sequence, ext, body = request
-            self.outgoing.append(wire.send(tag, handle.queue, durability, sequence, body, ext))
+            _, handle, durability, sequence, ext, body, flags = request
+            self.outgoing.append(
+                wire.send(tag, handle.queue, durability, sequence, body, ext, flags)
+            )
 
     def _check(self, handle: Handle | None = None) -> None:
         if self.state is State.CLOSED:

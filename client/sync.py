@@ -5,175 +5,19 @@ from __future__ import annotations
 
 import threading
 import time as clock
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 from penstock import model
 from penstock.errors import ConnectionLostError, PenstockError, TimeoutError
 from penstock.link import Link
-from penstock.model import Bytes, Level, Sought, as_bytes
-from penstock.request import Call, Handle
+from penstock.request import Call
 from penstock.session import Session, State
-from penstock.wire import Delivered, Receipt, Verdict
+from penstock.squeue import Message, Queue, Reply
+from penstock.wire import Verdict
 
-EACH_WINDOW = 1000
-
-
-class Reply:
-    """A waiter whose owner looks at it under the client's lock."""
-
-    __slots__ = ("_done", "error", "value")
-
-    def __init__(self) -> None:
-        self._done = False
-        self.value: Any = None
-        self.error: BaseException | None = None
-
-    def done(self) -> bool:
-        return self._done
-
-    def set_result(self, value: Any, /) -> None:
-        self.value = value
-        self._done = True
-
-    def set_exception(self, error: BaseException, /) -> None:
-        self.error = error
-        self._done = True
-
-
-class Message(model.MessageFields):
-    """A message and what can be done with it."""
-
-    __slots__ = ("_client",)
-
-    def __init__(self, client: Client, delivered: Delivered) -> None:
-        super().__init__(delivered)
-        self._client = client
-
-    def confirm(self) -> None:
-        """The message is done and will not come again; raises StaleError if the lease is lost."""
-        model.raise_for(self._client.confirm([self]))
-
-    def release(self, delay: float = 0.0) -> None:
-        """The message is given back, and comes again after delay seconds."""
-        model.raise_for(self._client.release([self], delay))
-
-    def extend(self, lease: float) -> None:
-        """The lease ends lease seconds from now."""
-        model.raise_for(self._client.extend([self], lease))
-
-
-class Queue:
-    """A queue of the server, or one group of it."""
-
-    def __init__(self, client: Client, handle: Handle) -> None:
-        self.client = client
-        self.name = handle.name
-        self.group_name = handle.group_name
-        self._handle = handle
-
-    def send(self, body: Bytes, durability: Level = "disk", ext: Bytes = b"") -> Receipt:
-        """The receipt of one message, stored at the level it states."""
-        reply, level, handle = Reply(), model.level_of(durability), self._handle
-        body, ext = as_bytes(body), as_bytes(ext)
-        client = self.client
-        client.request(lambda session: session.send(reply, handle, level, ext, body))
-        receipt: Receipt = client.wait(reply, client.timeout, "SEND")
-        return receipt
-
-    def send_each(
-        self, bodies: Iterable[Bytes], durability: Level = "disk", window: int = EACH_WINDOW
-    ) -> list[Receipt]:
-        """A receipt per message: each is stored by itself, window of them are on their way."""
-        level, handle, client = model.level_of(durability), self._handle, self.client
-        receipts: list[Receipt] = []
-        waiting: list[Reply] = []
-
-        def ask(session: Session) -> None:
-            for body in parts:
-                reply = Reply()
-                session.send(reply, handle, level, b"", body)
-                waiting.append(reply)
-
-        for parts in model.chunks(map(as_bytes, bodies), max(1, window)):
-            client.request(ask)
-            receipts += [client.wait(reply, client.timeout, "SEND") for reply in waiting]
-            waiting.clear()
-        return receipts
-
-    def send_many(self, bodies: Iterable[Bytes], durability: Level = "disk") -> Receipt:
-        """The receipt of a batch, stored as one: all of it or nothing."""
-        parts = list(map(as_bytes, bodies))
-        receipt: Receipt = self.client.ask(
-            lambda session, reply: model.batch_call(
-                reply,
-                self._handle,
-                durability,
-                session.next_sequence(),
-                parts,
-                session.frame_bytes,
-            )
-        )
-        return receipt
-
-    def receive(
-        self,
-        max_messages: int = 1,
-        wait: float = 0.0,
-        lease: float = 30.0,
-        max_bytes: int = model.RECEIVE_BYTES,
-    ) -> list[Message]:
-        """Up to max_messages under a lease; empty when none came within wait seconds."""
-        lease_ms, wait_ms = model.milliseconds(lease), model.milliseconds(wait)
-        client = self.client
-        found = client.ask(
-            lambda _, reply: model.receive_call(
-                reply, self._handle, max_messages, lease_ms, wait_ms, max_bytes
-            ),
-            wait,
-        )
-        return [Message(client, delivered) for delivered in found]
-
-    def peek(
-        self,
-        at: model.Place | None = None,
-        *,
-        offset: int | None = None,
-        time: float | None = None,
-        max_messages: int = 1,
-        wait: float = 0.0,
-    ) -> list[Message]:
-        """Messages from a place on, without a lease: they cannot be confirmed."""
-        if at is None and offset is None and time is None:
-            at = "earliest"
-        kind, value = model.place_of(at, offset, None if time is None else model.micros(time))
-        wait_ms = model.milliseconds(wait)
-        found = self.client.ask(
-            lambda _, reply: model.read_call(
-                reply, self._handle, kind, value, max_messages, wait_ms
-            ),
-            wait,
-        )
-        return [Message(self.client, delivered) for delivered in found]
-
-    def seek(
-        self,
-        to: model.Place | None = None,
-        *,
-        offset: int | None = None,
-        time: float | None = None,
-    ) -> Sought:
-        """Where the group stands now: at a place, an offset, or a time in seconds since 1970."""
-        kind, value = model.place_of(to, offset, None if time is None else model.micros(time))
-        sought: Sought = self.client.ask(
-            lambda _, reply: model.seek_call(reply, self._handle, kind, value)
-        )
-        return sought
-
-    def group(self, name: str) -> Queue:
-        """The queue as a group of that name sees it: with a position and leases of its own."""
-        return self.client.queue(self.name, group=name)
+__all__ = ["Client", "Message", "Queue", "connect"]
 
 
 class Client:

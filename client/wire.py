@@ -15,6 +15,7 @@ REPLY = 0x80
 RECEIPT_SIZE = 24
 MESSAGE_SIZE = 48
 EXT_BYTES = 0xFFFF
+ATTRIBUTED = 1      # a flag of SEND, SEND_BATCH and of a message: ext is a list of attributes
 UNKNOWN_OFFSET = (1 << 64) - 1
 EMPTY_RECEIPT = bytes(RECEIPT_SIZE)
 
@@ -138,6 +139,7 @@ class Delivered(NamedTuple):
     attempts: int
     ext: memoryview
     body: memoryview
+    flags: int = 0
 
     @property
     def offset(self) -> int:
@@ -244,29 +246,37 @@ def group(tag: int, queue: int, name: str) -> bytes:
 
 
 def send_head(
-    tag: int, queue: int, durability: int, sequence: int, ext_size: int, size: int
+    tag: int, queue: int, durability: int, sequence: int, ext_size: int, size: int, flags: int = 0
 ) -> bytes:
     """What precedes ext and body; size counts both."""
     return FRAMED_SEND.pack(
-        SEND_SIZE + size, 3, 0, 0, tag, 0, queue, durability, 0, ext_size, sequence
+        SEND_SIZE + size, 3, 0, 0, tag, 0, queue, durability, flags, ext_size, sequence
     )
 
 
 def send(
-    tag: int, queue: int, durability: int, sequence: int, body: bytes, ext: bytes = b""
+    tag: int, queue: int, durability: int, sequence: int, body: bytes, ext: bytes = b"",
+    flags: int = 0,
 ) -> bytes:
-    start = send_head(tag, queue, durability, sequence, len(ext), len(ext) + len(body))
+    start = send_head(tag, queue, durability, sequence, len(ext), len(ext) + len(body), flags)
     return b"".join((start, ext, body))
 
 
 def send_batch(
-    tag: int, queue: int, durability: int, sequence: int, bodies: Sequence[bytes]
+    tag: int, queue: int, durability: int, sequence: int, bodies: Sequence[bytes],
+    attributes: Sequence[bytes] | None = None,
 ) -> bytes:
+    """attributes: those of each body, packed; perhaps empty."""
     count = len(bodies)
+    parts = list(bodies)
     sizes = list(map(len, bodies))
-    fixed = BATCH.pack(queue, durability, 0, 0, sequence, count, 0)
-    start = head(Verb.SEND_BATCH, tag, len(fixed) + 4 * count + sum(sizes))
-    return b"".join((start, fixed, struct.pack(f"<{count}I", *sizes), *bodies))
+    if attributes is not None:
+        pairs = list(zip(attributes, bodies, strict=True))
+        parts = [part for pair in pairs for part in pair]
+        sizes = [size for ext, body in pairs for size in (len(body), len(ext))]
+    fixed = BATCH.pack(queue, durability, attributes is not None, 0, sequence, count, 0)
+    start = head(Verb.SEND_BATCH, tag, len(fixed) + 4 * len(sizes) + sum(sizes))
+    return b"".join((start, fixed, struct.pack(f"<{len(sizes)}I", *sizes), *parts))
 
 
 def receive(
@@ -352,8 +362,9 @@ def messages_reply(verb: int, tag: int, messages: Iterable[Delivered]) -> bytes:
     """The reply to RECEIVE and to READ."""
     parts: list[bytes | memoryview] = []
     count = 0
-    for receipt, stored_us, attempts, ext, body in messages:
-        parts += (MESSAGE.pack(receipt, stored_us, attempts, len(ext), len(body), 0), ext, body)
+    for receipt, stored_us, attempts, ext, body, flags in messages:
+        fixed = MESSAGE.pack(receipt, stored_us, attempts, len(ext), len(body), flags)
+        parts += (fixed, ext, body)
         count += 1
     start = head(verb | REPLY, tag, MESSAGES.size + sum(map(len, parts)))
     return b"".join((start, MESSAGES.pack(count, 0), *parts))

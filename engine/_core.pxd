@@ -75,7 +75,8 @@ cdef class Lane:
     cdef readonly Store store
     cdef void* lane
     cdef object __weakref__
-    # durability: 0 kernel, 1 disk; | 2 (one message only) if ext is a list of attributes.
+    # durability: 0 kernel, 1 disk; | 2 (one message only) if ext is a list of attributes; | 4 (a batch only) if
+    # sizes_u32 are pairs {u32 body, u32 attributes} and before each body stand its attributes, which may be none.
     # Stage one message / a batch / a confirmation. Returns DONE or a verdict at once (then nothing was staged; BUSY = the
     # lane is full, try again after the next drain). The result comes through drain().
     cdef int stage_one(self, uint64_t cookie, uint32_t queue, uint8_t durability, uint64_t producer, uint64_t sequence,

@@ -42,6 +42,7 @@ include "_recover.pxi"      # checkpoint and replay
 include "_batch.pxi"        # what a reader gets
 include "_use.pxi"         # verdicts as exceptions, who is inside
 include "_store.pxi"        # Store, and the C face of it
+include "_bodies.pxi"       # messages as staged operations
 include "_queue.pxi"        # Queue, Consumer
 include "_atomic.pxi"       # appends to several queues, all or none
 include "_lane.pxi"         # the event loop's face

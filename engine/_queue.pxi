@@ -2,7 +2,6 @@
 
 
 cdef enum:
-    ATTRIBUTED = 2              # beside a durability level
     CONFIRMED_AT_ONCE = 4096    # receipts in one record: they fit the smallest segment
 
 
@@ -127,18 +126,29 @@ cdef class Queue:
         finally:
             PyBuffer_Release(&view)
 
-    def append_many(self, bodies, *, durability=None, uint64_t producer=0, uint64_t sequence=0):
-        """Append a sequence of bytes objects as one atomic operation."""
+    def append_many(self, bodies, *, attributes=None, durability=None, uint64_t producer=0, uint64_t sequence=0):
+        """Append a sequence of bytes objects as one atomic operation.
+
+        attributes: one Attributes, or None, for each body.
+        """
         cdef list items = list(bodies)
         sizes = np.fromiter(map(len, items), np.uint32, len(items))
-        return self.append_packed(b"".join(items), sizes, durability=durability, producer=producer,
-                                  sequence=sequence)
+        if attributes is None:
+            return self._packed(b"".join(items), sizes, 1, level_of(self.store, durability), producer, sequence)
+        packed = [one.pack() if one is not None else b"" for one in attributes]
+        if len(packed) != len(items):
+            raise InvalidError(f"{len(items)} bodies and {len(packed)} attributes")
+        pairs = np.stack((sizes, np.fromiter(map(len, packed), np.uint32, len(packed))), axis=1).reshape(-1)
+        parts = [part for pair in zip(packed, items) for part in pair]
+        return self._packed(b"".join(parts), pairs, 2, level_of(self.store, durability) | PACKED, producer, sequence)
 
     def append_packed(self, bodies, sizes, *, durability=None, uint64_t producer=0, uint64_t sequence=0):
         """Append bodies that stand one behind the other in a buffer, as one atomic operation; sizes: uint32 array."""
+        return self._packed(bodies, sizes, 1, level_of(self.store, durability), producer, sequence)
+
+    def _packed(self, bodies, sizes, uint32_t stride, int level, uint64_t producer, uint64_t sequence):
         cdef Py_buffer view
         cdef const uint32_t[::1] lengths = np.ascontiguousarray(sizes, dtype=np.uint32)
-        cdef int level = level_of(self.store, durability)
         if lengths.shape[0] == 0:
             raise InvalidError("an empty batch")
         total = int(np.sum(np.asarray(lengths), dtype=np.uint64))
@@ -146,7 +156,7 @@ cdef class Queue:
         try:
             if total != view.len:
                 raise InvalidError(f"the sizes add up to {total} bytes, the buffer has {view.len}")
-            return self.commit(<const uint8_t*>view.buf, &lengths[0], <uint32_t>lengths.shape[0], view.len,
+            return self.commit(<const uint8_t*>view.buf, &lengths[0], <uint32_t>lengths.shape[0] // stride, view.len,
                                NULL, 0, level, producer, sequence)
         finally:
             PyBuffer_Release(&view)
@@ -405,65 +415,6 @@ cdef bytes _receipts(object receipts):
     if len(raw) == 0 or len(raw) % sizeof(receipt_t):
         raise InvalidError(f"receipts have {sizeof(receipt_t)} bytes each, these are {len(raw)}")
     return raw
-
-
-cdef void lane_turn(lane_t* lane) noexcept nogil:
-    """Commit what is staged, so that there is room."""
-    cdef round_t* round
-    mutex_lock(&lane.turn)
-    pthread_mutex_lock(&lane.lock)
-    round = lane_swap(lane)
-    pthread_mutex_unlock(&lane.lock)
-    if round != NULL:
-        round_commit(lane.core, round)
-        round_finish(lane.core, round)
-        store32(&round.finished, 1)
-    pthread_mutex_unlock(&lane.turn)
-    add32(&lane.finished_word, 1)
-    futex_wake(&lane.finished_word)
-
-
-cdef int bodies_stage(core_t* core, lane_t* lane, uint64_t cookie, uint32_t queue, int level, uint64_t producer,
-                      uint64_t sequence, uint32_t count, const uint32_t* sizes, const uint8_t* bodies, uint64_t total,
-                      const uint8_t* ext, uint16_t ext_size, bint wait, round_t** into,
-                      uint32_t* place) noexcept nogil:
-    """Stage messages as one operation; level: 0 kernel or 1 disk, | ATTRIBUTED.
-
-    DONE, TOO_LARGE, or BUSY if the round is full and wait is false.
-    """
-    cdef uint64_t need = total + count * <uint64_t>(sizeof(record_t) + ext_size + 8) + 16
-    cdef uint64_t position
-    cdef uint32_t at
-    cdef round_t* round
-    cdef record_t* record
-    cdef operation_t* operation
-    if need > lane.limit - sizeof(frame_t):
-        return TOO_LARGE
-    while True:
-        pthread_mutex_lock(&lane.lock)
-        round = lane.filling
-        if round.size + need <= lane.limit and round_reserve(round, need):
-            break
-        pthread_mutex_unlock(&lane.lock)
-        if not wait:
-            return BUSY
-        lane_turn(lane)
-    position = round.size
-    for at in range(count):
-        record = record_stage(core, round, RECORD_MESSAGE, producer, sequence if at == 0 else 0, ext, ext_size,
-                              bodies, sizes[at])
-        if level & ATTRIBUTED:
-            record.flags |= RECORD_ATTRIBUTED
-        bodies += sizes[at]
-    place[0] = round.count
-    operation = operation_stage(round, cookie, KIND_APPEND, queue, count, <uint8_t>level, position)
-    operation.producer = producer
-    operation.sequence = sequence
-    into[0] = round
-    if wait:
-        round.claims += 1
-    pthread_mutex_unlock(&lane.lock)
-    return DONE
 
 
 cdef int take_or_wait(Store store, uint32_t queue, uint32_t group, uint32_t count, uint32_t max_bytes,

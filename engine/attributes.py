@@ -63,7 +63,8 @@ def _one(kind: int, name: bytes, value: str) -> bytes:
 def unpack(packed: bytes) -> Attributes:
     """The attributes in stored bytes; InvalidError if they are none.
 
-    Kinds we do not know are passed over.
+    Kinds we do not know are passed over. Where something stands twice, the first counts, as it
+    does for the index and for filters.
     """
     single: dict[str, str] = {}
     properties: dict[str, str] = {}
@@ -82,9 +83,9 @@ def unpack(packed: bytes) -> Attributes:
             raise InvalidError(f"an attribute at byte {at} that is no UTF-8") from None
         at += name_size + size
         if kind == PROPERTY:
-            properties[name] = value
+            properties.setdefault(name, value)
         elif kind in SINGLE:
-            single[SINGLE[kind]] = value
+            single.setdefault(SINGLE[kind], value)
     return Attributes(**single, properties=properties)
 
 

@@ -35,6 +35,7 @@ from penstock.engine._core cimport (
 )
 
 include "_wire_buffer.pxi"
+include "_wire_attributes.pxi"
 include "_wire_hub.pxi"
 include "_wire_waiting.pxi"
 include "_wire_deliver.pxi"

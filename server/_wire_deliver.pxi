@@ -252,7 +252,7 @@ cdef class NativeBase(Endpoint):
             store32(at + 32, one.attempts)
             store32(at + 36, one.ext_size)
             store32(at + 40, one.body_size)
-            store32(at + 44, 0)
+            store32(at + 44, one.attributed)
             memcpy(at + MESSAGE_HEAD, one.ext, <size_t>one.ext_size + one.body_size)
             at += MESSAGE_HEAD + <size_t>one.ext_size + one.body_size
         return 0

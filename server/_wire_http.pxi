@@ -21,6 +21,8 @@ cdef class HttpRequest:
     """A whole request, as the door gets it."""
     cdef readonly bytes method, url, body, content_type, accept
     cdef readonly uint64_t producer, sequence
+    cdef readonly list fields       # (name in lower case behind Penstock-, value) of what a message carries; or None
+    cdef bytes ext                  # the same, packed; None until it was asked for
     cdef bint octets, last
 
 
@@ -37,7 +39,7 @@ cdef class HttpEndpoint(Endpoint):
          bytes to plain_url. Where the same bytes come again between two requests they mean the
          same, and the parser need not be asked.
     """
-    cdef bytes plain_head, plain_url
+    cdef bytes plain_head, plain_url, plain_ext
     cdef size_t plain_body
     cdef uint32_t finished
     cdef object door, parser, backlog, refusal
@@ -98,7 +100,7 @@ cdef class HttpEndpoint(Endpoint):
         cdef Py_ssize_t at = 0
         while (size - at >= <Py_ssize_t>whole and not self.busy and not self.backlog
                and memcmp(data + at, PyBytes_AS_STRING(self.plain_head), head) == 0):
-            if self.stage(self.plain_url, 0, 0, data + at + head, self.plain_body) != NEXT:
+            if self.stage(self.plain_url, 0, 0, self.plain_ext, data + at + head, self.plain_body) != NEXT:
                 break
             self.hub.requests += 1
             at += whole
@@ -117,6 +119,7 @@ cdef class HttpEndpoint(Endpoint):
             self.plain_head = PyBytes_FromStringAndSize(data, size - body)
             self.plain_body = body
             self.plain_url = request.url
+            self.plain_ext = request.ext
         return 0
 
     cdef int count_fed(self, size_t size) except -1:
@@ -163,7 +166,11 @@ cdef class HttpEndpoint(Endpoint):
             raise RefusedError(431, "too-large", "too many header fields")
         if self.head_used + len(self.current.url) > self.hub.head_bytes:
             raise RefusedError(431, "too-large", "the head is over its limit")
-        if self.state != IN_HEAD or size not in (4, 6, 12, 14, 17):
+        if self.state != IN_HEAD:
+            return
+        if size > 9 and PyBytes_AS_STRING(name)[0] | 32 == c'p' and name[:9].lower() == b"penstock-":
+            return self.own_header(name.lower()[9:], value)
+        if size not in (4, 6, 12, 14, 17):
             return
         name = name.lower()
         if name == b"host":
@@ -185,10 +192,16 @@ cdef class HttpEndpoint(Endpoint):
             self.current.accept = value
         elif name == b"expect":
             self.expects = value.lower() == b"100-continue"
-        elif name == b"penstock-producer":
+
+    cdef own_header(self, bytes name, bytes value):
+        if name == b"producer":
             self.current.producer = number_of(value)
-        elif name == b"penstock-sequence":
+        elif name == b"sequence":
             self.current.sequence = number_of(value)
+        else:
+            if self.current.fields is None:
+                self.current.fields = []
+            self.current.fields.append((name, value))
 
     def on_headers_complete(self):
         if self.parser.should_upgrade():
@@ -240,23 +253,34 @@ cdef class HttpEndpoint(Endpoint):
         """As stage(); ASK as well if the request is no plain send."""
         if not request.octets or request.method != b"POST":
             return ASK
-        return self.stage(request.url, request.producer, request.sequence, PyBytes_AS_STRING(request.body),
-                          len(request.body))
+        if request.fields is not None and request.ext is None:
+            request.ext = self.door.packed(request.fields)
+            if request.ext is None:
+                return ASK
+        return self.stage(request.url, request.producer, request.sequence, request.ext,
+                          PyBytes_AS_STRING(request.body), len(request.body))
 
-    cdef int stage(self, bytes url, uint64_t producer, uint64_t sequence, const char* body, size_t size) except -1:
+    cdef int stage(self, bytes url, uint64_t producer, uint64_t sequence, bytes ext, const char* body,
+                   size_t size) except -1:
         """NEXT if the message is on its way to a known queue, HOLD if the lane is full, CROWDED if the
         connection has too many in flight, ASK if the door has to be asked."""
         cdef uint64_t route
         cdef int verdict
+        cdef const uint8_t* packed = NULL
+        cdef uint16_t packed_size = 0
         known = self.hub.routes.get(url)
         if known is None:
             return ASK
         if self.in_flight >= self.hub.flight_limit:
             return CROWDED
         route = known
+        if ext is not None:
+            packed = <const uint8_t*>PyBytes_AS_STRING(ext)
+            packed_size = <uint16_t>PyBytes_GET_SIZE(ext)
         verdict = self.hub.lane.stage_one(
-            (<uint64_t>self.slot << SLOT_SHIFT) | self.tag, <uint32_t>route, route >> 32,
-            producer, sequence, NULL, 0, <const uint8_t*>body, <uint32_t>size)
+            (<uint64_t>self.slot << SLOT_SHIFT) | self.tag, <uint32_t>route,
+            route >> 32 | (ATTRIBUTED if packed_size else 0),
+            producer, sequence, packed, packed_size, <const uint8_t*>body, <uint32_t>size)
         if verdict == BUSY and self.hub.in_flight:
             return HOLD
         if verdict != DONE:

@@ -221,41 +221,69 @@ cdef class NativeEndpoint(NativeBase):
         ext_size = load16(at + 6)
         if ext_size > size - 16:
             return self.malformed(frame)
-        if at[4] > 1 or at[5]:
-            return self.refuse(frame, INVALID, b"durability is 0 or 1")
+        if at[4] > 1 or at[5] > 1:
+            return self.refuse(frame, INVALID, b"durability and flags are 0 or 1")
+        if at[5] and not attributes_whole(at + 16, ext_size):
+            return self.refuse(frame, INVALID, b"the attributes are not a list of them")
         if size - 16 - ext_size > self.hub.message_bytes:
             return self.refuse(frame, TOO_LARGE, b"the message is over its limit")
         return self.staged_as(frame, self.hub.lane.stage_one(
-            self.cookie(SHAPE_ONE, load32(frame + 8)), load32(at), at[4],
-            self.producer, load64(at + 8),
+            self.cookie(SHAPE_ONE, load32(frame + 8)), load32(at),
+            at[4] | at[5] << 1, self.producer, load64(at + 8),
             at + 16, <uint16_t>ext_size, at + 16 + ext_size, size - 16 - ext_size), 1)
 
     cdef int send_batch(self, const uint8_t* frame, uint32_t size) noexcept nogil:
         cdef const uint8_t* at = frame + FRAME_HEAD
-        cdef uint32_t count, index, one
-        cdef uint32_t largest = 0
+        cdef uint32_t count, stride
+        cdef size_t start
         cdef uint64_t total = 0
+        cdef int found
         if size < 24:
             return self.malformed(frame)
         count = load32(at + 16)
-        if count > (size - 24) // 4:
+        if at[4] > 1 or at[5] > 1 or load16(at + 6) or load32(at + 20) or count == 0:
+            return self.refuse(frame, INVALID, b"durability and flags are 0 or 1, count at least 1")
+        stride = 2 if at[5] else 1
+        if count > (size - 24) // (4 * stride):
             return self.malformed(frame)
-        if at[4] > 1 or at[5] or load16(at + 6) or load32(at + 20) or count == 0:
-            return self.refuse(frame, INVALID, b"durability is 0 or 1, count at least 1")
         if count > self.hub.batch_messages:
             return self.refuse(frame, TOO_LARGE, b"too many messages in the batch")
-        for index in range(count):
-            one = load32(at + 24 + 4 * <size_t>index)
-            total += one
-            largest = max(largest, one)
-        if total != size - 24 - 4 * count:
+        start = 24 + 4 * <size_t>stride * count
+        found = self.batch_sizes(at + 24, count, stride, &total)
+        if total != size - start:
             return self.malformed(frame)
-        if largest > self.hub.message_bytes:
+        if found != DONE:
             return self.refuse(frame, TOO_LARGE, b"a message is over its limit")
+        if at[5] and not self.batch_attributes(at + 24, count, at + start):
+            return self.refuse(frame, INVALID, b"the attributes are not a list of them")
         return self.staged_as(frame, self.hub.lane.stage_batch(
-            self.cookie(SHAPE_BATCH, load32(frame + 8)), load32(at), at[4],
-            self.producer, load64(at + 8), count, at + 24, at + 24 + 4 * <size_t>count, total),
-            count)
+            self.cookie(SHAPE_BATCH, load32(frame + 8)), load32(at), at[4] | at[5] << 2,
+            self.producer, load64(at + 8), count, at + 24, at + start, total), count)
+
+    cdef int batch_sizes(self, const uint8_t* sizes, uint32_t count, uint32_t stride,
+                         uint64_t* total) noexcept nogil:
+        """DONE or TOO_LARGE; total is the sum of all sizes, to be compared with what is there."""
+        cdef uint32_t index
+        cdef uint32_t largest = 0
+        cdef uint32_t longest = 0
+        for index in range(count):
+            largest = max(largest, load32(sizes))
+            total[0] += load32(sizes)
+            if stride == 2:
+                longest = max(longest, load32(sizes + 4))
+                total[0] += load32(sizes + 4)
+            sizes += 4 * stride
+        return DONE if largest <= self.hub.message_bytes and longest <= 0xFFFF else TOO_LARGE
+
+    cdef bint batch_attributes(self, const uint8_t* sizes, uint32_t count, const uint8_t* at) noexcept nogil:
+        """Whether each message's attributes are a list of them; the sizes were compared with what is there."""
+        cdef uint32_t index
+        for index in range(count):
+            if not attributes_whole(at, load32(sizes + 4)):
+                return False
+            at += <size_t>load32(sizes) + load32(sizes + 4)
+            sizes += 8
+        return True
 
     cdef int park(self, const uint8_t* frame) except -1:
         """Let a RECEIVE or READ that found nothing wait."""

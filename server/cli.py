@@ -145,6 +145,31 @@ def _add_send(commands: Commands, remote: ArgumentParser) -> None:
     send.add_argument("--file", metavar="PATH", help="send its lines; - is standard input")
     send.add_argument("--whole", action="store_true", help="the input is one message, not lines")
     send.add_argument("--durability", choices=("disk", "kernel"), default="disk")
+    _add_carried(send)
+
+
+def _add_carried(command: ArgumentParser) -> None:
+    for name, about in (
+        ("tag", "what filters sort the messages by"),
+        ("key", "what they are ordered by"),
+        ("routing-key", "words with dots, for filters with * and #"),
+        ("message-id", "your own name of the message"),
+        ("reply-to", "the queue that a reply goes to"),
+        ("correlation", "what ties a reply to its request"),
+    ):
+        command.add_argument(f"--{name}", metavar="TEXT", default="", help=about)
+    command.add_argument(
+        "--property", metavar="NAME=VALUE", action="append", default=[], type=named,
+        help="any number of them",
+    )
+
+
+def named(text: str) -> tuple[str, str]:
+    """NAME=VALUE taken apart."""
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise ValueError
+    return name, value
 
 
 def _add_receive(commands: Commands, remote: ArgumentParser) -> None:

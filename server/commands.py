@@ -8,9 +8,10 @@ import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from datetime import datetime
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from penstock import Client, InvalidError, Verdict
+from penstock.attributes import KINDS, Carried
 from penstock.server.output import Progress, body_fields, show
 
 CONNECT_SECONDS = 0.5
@@ -28,6 +29,7 @@ def connected(options: Namespace) -> Client:
 
 def send(options: Namespace) -> int:
     """Send the bodies given, or every line of a file, or of standard input."""
+    carried = _carried(options)
     with connected(options) as client:
         queue = client.queue(options.queue)
         sent = 0
@@ -36,9 +38,10 @@ def send(options: Namespace) -> int:
         with Progress("send", None) as progress:
             for bodies in _chunks(_bodies(options), SEND_CHUNK):
                 if len(bodies) == 1 and not sent:
-                    receipt = queue.send(bodies[0], options.durability)
+                    receipt = queue.send(bodies[0], options.durability, **carried)
                 else:
-                    receipt = queue.send_many(bodies, options.durability)
+                    each = [carried] * len(bodies) if carried else None
+                    receipt = queue.send_many(bodies, options.durability, each)
                 first = receipt.offset if not sent else first
                 last = receipt.offset + len(bodies) - 1
                 reached = receipt.durability
@@ -49,6 +52,14 @@ def send(options: Namespace) -> int:
             row |= {"first_offset": first, "last_offset": last}
         show([row], options.output)
     return EXIT_OK
+
+
+def _carried(options: Namespace) -> Carried:
+    """What the options say that each message carries."""
+    given = {name: getattr(options, name) for name in KINDS if getattr(options, name)}
+    if options.property:
+        given["properties"] = dict(options.property)
+    return cast(Carried, given)
 
 
 def _bodies(options: Namespace) -> Iterator[bytes]:
@@ -146,7 +157,8 @@ def _message_row(message: Any) -> dict[str, Any]:
     row = {"offset": message.offset, "stored": message.stored_us, "attempts": message.attempts}
     stored = datetime.fromtimestamp(message.stored_us / 1e6).astimezone()
     row["stored"] = stored.isoformat(timespec="milliseconds")
-    return row | body_fields(message.body)
+    carried = {name: value for name, value in message.attributes._asdict().items() if value}
+    return row | carried | body_fields(message.body)
 
 
 def rewind(options: Namespace) -> int:

@@ -39,6 +39,7 @@ class BrokerError(Exception):
 # In this order: the first class that matches decides.
 KINDS: tuple[tuple[type[engine.EngineError], Kind], ...] = (
     (engine.QueueNotFoundError, Kind.NOT_FOUND),
+    (engine.ConflictError, Kind.EXISTS),
     (engine.TooLargeError, Kind.TOO_LARGE),
     (engine.InvalidError, Kind.INVALID),
     (engine.StoreFullError, Kind.STORE_FULL),

@@ -14,7 +14,7 @@ from penstock.wire import Delivered, Frame, Kind, Status, Verb, Verdict
 
 class Stored:
     def __init__(self) -> None:
-        self.log: list[tuple[bytes, bytes]] = []
+        self.log: list[tuple[bytes, bytes, int]] = []
         self.waiting: deque[tuple[Conversation, int, int]] = deque()
         self.position: dict[int, int] = {}
         self.again: deque[int] = deque()
@@ -118,7 +118,7 @@ class Conversation(asyncio.Protocol):
     def group(self, tag: int, payload: memoryview) -> bytes:
         return wire.number_reply(Verb.GROUP, tag, 1 + payload[8])
 
-    def append(self, stored: Stored, sequence: int, parts: list[tuple[bytes, bytes]]):
+    def append(self, stored: Stored, sequence: int, parts: list[tuple[bytes, bytes, int]]):
         seen = self.server.producers.setdefault(self.producer, {})
         if sequence and sequence <= max(seen, default=0):
             return seen.get(sequence, wire.UNKNOWN_OFFSET), True
@@ -133,21 +133,26 @@ class Conversation(asyncio.Protocol):
         return offset, False
 
     def send(self, tag: int, payload: memoryview) -> bytes:
-        queue, level, sequence, ext, body = parse.parse_send(payload)
-        offset, twice = self.append(self.stored(queue), sequence, [(bytes(ext), bytes(body))])
+        queue, level, sequence, ext, body, flags = parse.parse_send(payload)
+        parts = [(bytes(ext), bytes(body), flags)]
+        offset, twice = self.append(self.stored(queue), sequence, parts)
         return wire.send_reply(tag, offset, level, twice)
 
     def send_batch(self, tag: int, payload: memoryview) -> bytes:
-        queue, level, sequence, bodies = parse.parse_batch(payload)
-        parts = [(b"", bytes(body)) for body in bodies]
+        queue, level, sequence, bodies, exts = parse.parse_batch(payload)
+        parts = [
+            (bytes(ext), bytes(body), int(len(ext) > 0))
+            for ext, body in zip(exts or [b""] * len(bodies), bodies)
+        ]
         offset, twice = self.append(self.stored(queue), sequence, parts)
         return wire.batch_reply(tag, offset, level, twice, len(bodies))
 
     def message(self, stored: Stored, offset: int, salt: int) -> Delivered:
-        ext, body = stored.log[offset]
+        ext, body, flags = stored.log[offset]
         receipt = struct.pack("<QQQ", offset, salt, salt)
         attempts = stored.attempts.get(offset, 0)
-        return Delivered(receipt, 1_000_000 + offset, attempts, memoryview(ext), memoryview(body))
+        views = memoryview(ext), memoryview(body)
+        return Delivered(receipt, 1_000_000 + offset, attempts, *views, flags)
 
     def take(self, tag: int, stored: Stored, group: int, count: int) -> bytes:
         found: list[Delivered] = []

@@ -30,6 +30,21 @@ def test_what_is_sent_is_shown_and_a_missing_queue_is_code_3(
         assert cli.main(["rewind", "q", "--to", "soon", *where]) == cli.EXIT_FAILED
 
 
+def test_what_a_message_carries_is_sent_and_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    carried = ["--tag", "paid", "--key", "k1", "--property", "amount=5", "--property", "note=a=b"]
+    with Background() as server:
+        where = ["--server", server.address]
+        assert cli.main(["send", "q", "one", "two", *carried, *where]) == cli.EXIT_OK
+        assert cli.main(["send", "q", "plain", *where]) == cli.EXIT_OK
+        capsys.readouterr()
+        assert cli.main(["peek", "q", "-n", "5", "-o", "ndjson", *where]) == cli.EXIT_OK
+        one, two, plain = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert one["tag"] == two["tag"] == "paid" and one["key"] == "k1"
+        assert one["properties"] == {"amount": "5", "note": "a=b"} and "tag" not in plain
+        with pytest.raises(SystemExit):
+            cli.main(["send", "q", "x", "--property", "nothing", *where])
+
+
 def test_a_server_that_is_not_there_is_code_4_and_nonsense_code_2() -> None:
     assert cli.main(["queue", "list", "--server", "127.0.0.1:1"]) == cli.EXIT_UNREACHABLE
     for words in (["receive"], ["fly"], ["receive", "q", "-n", "0"]):

@@ -62,7 +62,7 @@ def test_aio_writes_all_sends_of_one_turn_at_once_and_appends_once_after_a_break
         # The server stores the 50th and dies before it can answer any.
         server.store_then_hang_up = 50
         receipts = await asyncio.gather(*(queue.send(b"%d" % n) for n in range(100)))
-        stored = [body for _, body in server.queues["q"].log]
+        stored = [body for _, body, _ in server.queues["q"].log]
         assert stored == [b"%d" % n for n in range(100)]
         assert [receipt.offset for receipt in receipts] == list(range(100))
         assert any(receipt.duplicate for receipt in receipts)

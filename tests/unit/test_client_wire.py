@@ -48,13 +48,13 @@ def test_a_send_comes_back(
 ) -> None:
     (frame,) = wire.Decoder().feed(wire.send(tag, queue, level, sequence, body, ext))
     assert (frame.verb, frame.tag) == (Verb.SEND, tag)
-    assert parse.parse_send(frame.payload) == (queue, level, sequence, ext, body)
+    assert parse.parse_send(frame.payload) == (queue, level, sequence, ext, body, 0)
 
 
 @given(U32, U64, st.lists(st.binary(max_size=40), max_size=20))
 def test_a_batch_comes_back(queue: int, sequence: int, bodies: list[bytes]) -> None:
     (frame,) = wire.Decoder().feed(wire.send_batch(1, queue, 1, sequence, bodies))
-    assert parse.parse_batch(frame.payload) == (queue, 1, sequence, bodies)
+    assert parse.parse_batch(frame.payload) == (queue, 1, sequence, bodies, None)
 
 
 @given(U32, RECEIPTS)
@@ -77,6 +77,7 @@ def test_receipts_come_back(time_ms: int, receipts: list[bytes]) -> None:
             U32,
             st.binary(max_size=20).map(memoryview),
             st.binary(max_size=99).map(memoryview),
+                st.integers(0, 1),
         ).map(Delivered._make),
         max_size=6,
     )

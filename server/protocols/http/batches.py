@@ -1,28 +1,51 @@
 """The bodies of a send, in each of the content types that are taken."""
 
 import struct
+from typing import NamedTuple
 
 import msgspec
 
+from penstock.engine.attributes import Attributes
 from penstock.server._wire import HttpRequest
 from penstock.server.broker.errors import BrokerError, Kind
 from penstock.server.broker.limits import Limits
+from penstock.server.protocols.http.carried import from_fields, from_json
 from penstock.server.protocols.http.models import SendRequest
 
 LINES = msgspec.json.Decoder(SendRequest)
 
 
-def bodies_of(request: HttpRequest, limits: Limits) -> tuple[bool, list[bytes]]:
-    """Whether the request is a plain message of octets, and the bodies it holds."""
+class Sending(NamedTuple):
+    """What a send holds. single: a plain message of octets.
+
+    attributes: one, or None, for each body.
+    """
+
+    single: bool
+    bodies: list[bytes]
+    attributes: list[Attributes | None] | None
+
+
+def sending_of(request: HttpRequest, limits: Limits) -> Sending:
+    """What the request asks to be stored. Raises INVALID, TOO_LARGE."""
     kind = (request.content_type or b"application/octet-stream").split(b";")[0].strip().lower()
     if kind == b"application/json":
-        return False, [body_of(LINES.decode(request.body))]
+        return described([LINES.decode(request.body)], limits)
     if kind == b"application/x-ndjson":
         lines = [line for line in request.body.split(b"\n") if line.strip()]
-        return False, counted([body_of(LINES.decode(line)) for line in lines], limits)
+        return described([LINES.decode(line) for line in lines], limits)
     if kind == b"application/vnd.penstock.batch":
-        return False, counted(prefixed(request.body), limits)
-    return kind == b"application/octet-stream", [request.body]
+        return Sending(False, counted(prefixed(request.body), limits), None)
+    attributes: list[Attributes | None] | None = None
+    if request.fields:
+        attributes = [from_fields(request.fields)]
+    return Sending(kind == b"application/octet-stream", [request.body], attributes)
+
+
+def described(messages: list[SendRequest], limits: Limits) -> Sending:
+    bodies = counted([body_of(one) for one in messages], limits)
+    attributes = [from_json(one) for one in messages]
+    return Sending(False, bodies, attributes if any(attributes) else None)
 
 
 def body_of(one: SendRequest) -> bytes:

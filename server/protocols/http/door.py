@@ -12,6 +12,7 @@ from penstock.server._wire import HttpConnection, HttpRequest, Hub
 from penstock.server.bridge import Bridge
 from penstock.server.broker.broker import Broker
 from penstock.server.broker.errors import BrokerError, Kind, refusal
+from penstock.server.protocols.http.carried import Fields, from_fields
 from penstock.server.protocols.http.observe import Observer
 from penstock.server.protocols.http.problem import REASONS, Response, problem, render
 from penstock.server.protocols.http.queues import Call, Queues
@@ -76,6 +77,13 @@ class HttpDoor:
         if handler is None:
             return not_allowed(", ".join(handlers))
         return await handler(Call(name, dict(parse_qsl(query)), request))
+
+    def packed(self, fields: Fields) -> bytes | None:
+        """What the header fields of a send carry, as it is stored; None if they will be refused."""
+        try:
+            return from_fields(fields).pack()
+        except (BrokerError, EngineError):
+            return None
 
     def verdict(self, verdict: int) -> Response:
         """The reply to a send that the store refused after it was staged."""

@@ -6,6 +6,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 Count = Annotated[int, Meta(ge=1, le=4096)]
 Milliseconds = Annotated[int, Meta(ge=0, le=43_200_000)]
+PropertyName = Annotated[str, Meta(min_length=1, max_length=255)]
 Group = Annotated[str, Meta(max_length=128)]
 
 
@@ -14,6 +15,13 @@ class SendRequest(Struct, forbid_unknown_fields=True):
 
     body: str | UnsetType = UNSET
     body_base64: bytes | UnsetType = UNSET
+    tag: str | UnsetType = UNSET
+    key: str | UnsetType = UNSET
+    routing_key: str | UnsetType = UNSET
+    message_id: str | UnsetType = UNSET
+    reply_to: str | UnsetType = UNSET
+    correlation: str | UnsetType = UNSET
+    properties: dict[PropertyName, str] | UnsetType = UNSET
 
 
 class SendReply(Struct, omit_defaults=True):
@@ -32,7 +40,7 @@ class ReceiveRequest(Struct, forbid_unknown_fields=True):
 
 
 class Message(Struct, omit_defaults=True):
-    """body is there if it is UTF-8 text, else body_base64."""
+    """body is there if it is UTF-8 text, else body_base64; then what it carries."""
 
     id: str
     offset: int
@@ -41,6 +49,13 @@ class Message(Struct, omit_defaults=True):
     receipt: str | None = None
     body: str | None = None
     body_base64: bytes | None = None
+    tag: str | UnsetType = UNSET
+    key: str | UnsetType = UNSET
+    routing_key: str | UnsetType = UNSET
+    message_id: str | UnsetType = UNSET
+    reply_to: str | UnsetType = UNSET
+    correlation: str | UnsetType = UNSET
+    properties: dict[str, str] | UnsetType = UNSET
 
 
 class MessagesReply(Struct):

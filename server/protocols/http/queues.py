@@ -14,7 +14,8 @@ from penstock.server.bridge import Bridge
 from penstock.server.broker.broker import EARLIEST, LATEST, OFFSET, TIME, Broker
 from penstock.server.broker.errors import BrokerError, Kind
 from penstock.server.protocols.http import models
-from penstock.server.protocols.http.batches import bodies_of
+from penstock.server.protocols.http.batches import sending_of
+from penstock.server.protocols.http.carried import into_fields, into_json
 from penstock.server.protocols.http.problem import Response, reply
 
 if TYPE_CHECKING:
@@ -90,12 +91,12 @@ class Queues:
         if level not in ("disk", "kernel"):
             raise BrokerError(Kind.INVALID, "durability is disk or kernel")
         request = call.request
-        single, bodies = bodies_of(request, self.broker.limits)
+        single, bodies, attributes = sending_of(request, self.broker.limits)
         if any(len(body) > self.broker.limits.message_bytes for body in bodies):
             limit = self.broker.limits.message_bytes
             raise BrokerError(Kind.TOO_LARGE, "a message is over its limit", limit=limit)
         receipt = await self.call(
-            queue.append_many, bodies, durability=cast("Durability", level),
+            queue.append_many, bodies, attributes=attributes, durability=cast("Durability", level),
             producer=request.producer, sequence=request.sequence,
         )  # fmt: skip
         routes = self.door.hub.routes if self.door.hub is not None else {}
@@ -193,6 +194,7 @@ def messages_reply(queue: Queue, batch: Batch, leased: bool) -> models.MessagesR
             message.body = body.decode()
         except UnicodeDecodeError:
             message.body_base64 = body
+        into_json(batch.attributes(at), message)
         messages.append(message)
     return models.MessagesReply(messages)
 
@@ -208,7 +210,7 @@ def octet_reply(queue: Queue, batch: Batch) -> Response:
         f"Penstock-Attempts: {int(batch.attempts[0])}\r\n"
         f"Penstock-Receipt: {receipt_text(batch.receipts, 0)}\r\n"
     )
-    return 200, head.encode(), bytes(batch[0])
+    return 200, head.encode() + into_fields(batch.attributes(0)), bytes(batch[0])
 
 
 def receipt_text(receipts: bytes, at: int) -> str:

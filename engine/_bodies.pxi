@@ -1,0 +1,72 @@
+# Messages become an operation of the filling round, with or without attributes, one or many.
+
+cdef enum:
+    ATTRIBUTED = 2              # beside a durability level: ext is a list of attributes
+    PACKED = 4                  # each message has attributes of its own: sizes are pairs (body, attributes)
+
+
+cdef void lane_turn(lane_t* lane) noexcept nogil:
+    """Commit what is staged, so that there is room."""
+    cdef round_t* round
+    mutex_lock(&lane.turn)
+    pthread_mutex_lock(&lane.lock)
+    round = lane_swap(lane)
+    pthread_mutex_unlock(&lane.lock)
+    if round != NULL:
+        round_commit(lane.core, round)
+        round_finish(lane.core, round)
+        store32(&round.finished, 1)
+    pthread_mutex_unlock(&lane.turn)
+    add32(&lane.finished_word, 1)
+    futex_wake(&lane.finished_word)
+
+
+cdef int bodies_stage(core_t* core, lane_t* lane, uint64_t cookie, uint32_t queue, int level, uint64_t producer,
+                      uint64_t sequence, uint32_t count, const uint32_t* sizes, const uint8_t* bodies, uint64_t total,
+                      const uint8_t* ext, uint16_t ext_size, bint wait, round_t** into,
+                      uint32_t* place) noexcept nogil:
+    """Stage messages as one operation; level: 0 kernel or 1 disk, | ATTRIBUTED, or | PACKED without ext.
+
+    PACKED: sizes has 2 × count numbers, and before each body stand its attributes.
+    DONE, TOO_LARGE, or BUSY if the round is full and wait is false.
+    """
+    cdef uint64_t need = total + count * <uint64_t>(sizeof(record_t) + ext_size + 8) + 16
+    cdef uint64_t position
+    cdef uint32_t at, size
+    cdef round_t* round
+    cdef record_t* record
+    cdef operation_t* operation
+    if need > lane.limit - sizeof(frame_t):
+        return TOO_LARGE
+    while True:
+        pthread_mutex_lock(&lane.lock)
+        round = lane.filling
+        if round.size + need <= lane.limit and round_reserve(round, need):
+            break
+        pthread_mutex_unlock(&lane.lock)
+        if not wait:
+            return BUSY
+        lane_turn(lane)
+    position = round.size
+    for at in range(count):
+        if level & PACKED:
+            size = sizes[2 * at]
+            ext = bodies
+            ext_size = <uint16_t>sizes[2 * at + 1]
+            bodies += ext_size
+        else:
+            size = sizes[at]
+        record = record_stage(core, round, RECORD_MESSAGE, producer, sequence if at == 0 else 0, ext, ext_size,
+                              bodies, size)
+        if level & ATTRIBUTED or (level & PACKED and ext_size):
+            record.flags |= RECORD_ATTRIBUTED
+        bodies += size
+    place[0] = round.count
+    operation = operation_stage(round, cookie, KIND_APPEND, queue, count, <uint8_t>level, position)
+    operation.producer = producer
+    operation.sequence = sequence
+    into[0] = round
+    if wait:
+        round.claims += 1
+    pthread_mutex_unlock(&lane.lock)
+    return DONE
