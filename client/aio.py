@@ -7,11 +7,14 @@ import contextlib
 import random
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Self, Unpack, cast
 
 from penstock import model
 from penstock.aqueue import AsyncMessage, AsyncQueue
+from penstock.areplies import AsyncReplies
+from penstock.attributes import Carried
 from penstock.errors import ConnectionLostError, PenstockError, TimeoutError
+from penstock.model import Bytes, Level
 from penstock.request import Call
 from penstock.session import Session, State
 from penstock.wire import Verdict
@@ -52,6 +55,7 @@ class AsyncClient:
         self._keeper: asyncio.Task[None] | None = None
         self._sweeper: asyncio.TimerHandle | None = None
         self._waiting: list[asyncio.Future[None]] = []
+        self.replies = AsyncReplies(self)
 
     @classmethod
     async def connect(
@@ -89,6 +93,8 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Close the connection; what is in flight fails with ClosedError."""
+        if self.session.state is State.ONLINE:
+            await self.replies.close()
         self.flush()
         self.session.close()
         if self._sweeper:
@@ -102,12 +108,33 @@ class AsyncClient:
 
     # What a user asks for.
 
-    async def queue(self, name: str, *, group: str = "", create: bool = True) -> AsyncQueue:
-        """The queue of that name; created if absent unless create is False."""
+    async def queue(
+        self, name: str, *, group: str = "", create: bool = True, idle: float = 0.0
+    ) -> AsyncQueue:
+        """The queue of that name; created if absent unless create is False.
+
+        idle: it is a temporary one, removed when no client has asked for it for so many seconds.
+        """
         future = self.loop.create_future()
-        self.session.open(future, name, group, create)
+        self.session.open(future, name, group, create, model.milliseconds(idle))
         self.flush_soon()
         return AsyncQueue(self, await self._timed(future, self.timeout, f"OPEN {name}"))
+
+    async def request(
+        self,
+        queue: str | AsyncQueue,
+        body: Bytes,
+        timeout: float = 30.0,
+        durability: Level = "disk",
+        **carried: Unpack[Carried],
+    ) -> AsyncMessage:
+        """The reply to a message: who receives it says message.reply(body).
+
+        Raises TimeoutError, which says what became of the request as far as is known. The reply
+        is confirmed already.
+        """
+        target = await self.queue(queue) if isinstance(queue, str) else queue
+        return await self.replies.request(target, body, timeout, durability, carried)
 
     async def confirm(self, messages: Sequence[model.MessageFields]) -> list[Verdict]:
         """One verdict per message; what is done will not come again."""

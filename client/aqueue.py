@@ -34,6 +34,15 @@ class AsyncMessage(model.MessageFields):
         """The message is given back, and comes again after delay seconds."""
         model.raise_for(await self._client.release([self], delay))
 
+    async def reply(
+        self, body: Bytes, durability: Level = "disk", **carried: Unpack[Carried]
+    ) -> Receipt:
+        """Answer a message that was sent with client.request; confirming it is another thing.
+
+        Raises QueueNotFoundError when nobody waits for a reply any more.
+        """
+        return await self._client.replies.reply(self, body, durability, carried)
+
     async def extend(self, lease: float) -> None:
         """The lease ends lease seconds from now."""
         model.raise_for(await self._client.extend([self], lease))
@@ -46,7 +55,7 @@ class AsyncQueue:
         self.client = client
         self.name = handle.name
         self.group_name = handle.group_name
-        self._handle = handle
+        self.handle = handle
         # Bound once: a send passes here at a rate at which attribute look-ups count.
         self._future = client.loop.create_future
         self._session = client.session
@@ -67,9 +76,9 @@ class AsyncQueue:
         level = 1 if durability == "disk" else model.level_of(durability)
         if carried:
             ext = model.carried_bytes(as_bytes(ext), carried)
-            self._session.send(future, self._handle, level, ext, body, ATTRIBUTED)
+            self._session.send(future, self.handle, level, ext, body, ATTRIBUTED)
         else:
-            self._session.send(future, self._handle, level, as_bytes(ext), body)
+            self._session.send(future, self.handle, level, as_bytes(ext), body)
         if not self.client.flushing:
             self.client.flush_soon()
         return future
@@ -107,7 +116,7 @@ class AsyncQueue:
         parts = [body if type(body) is bytes else as_bytes(body) for body in bodies]
         call = model.batch_call(
             future,
-            self._handle,
+            self.handle,
             durability,
             session.next_sequence(),
             parts,
@@ -127,7 +136,7 @@ class AsyncQueue:
         """Up to max_messages under a lease; empty when none came within wait seconds."""
         call = model.receive_call(
             self.client.loop.create_future(),
-            self._handle,
+            self.handle,
             max_messages,
             model.milliseconds(lease),
             model.milliseconds(wait),
@@ -151,7 +160,7 @@ class AsyncQueue:
         kind, value = model.place_of(at, offset, None if time is None else model.micros(time))
         call = model.read_call(
             self.client.loop.create_future(),
-            self._handle,
+            self.handle,
             kind,
             value,
             max_messages,
@@ -170,7 +179,7 @@ class AsyncQueue:
         """Where the group stands now: at a place, an offset, or a time in seconds since 1970."""
         kind, value = model.place_of(to, offset, None if time is None else model.micros(time))
         client = self.client
-        call = model.seek_call(client.loop.create_future(), self._handle, kind, value)
+        call = model.seek_call(client.loop.create_future(), self.handle, kind, value)
         sought: Sought = await client.ask(call, client.timeout)
         return sought
 

@@ -19,12 +19,16 @@ class Waiter(Protocol):
 class Handle:
     """A queue, or a group of it, by name; its numbers are those of the present connection."""
 
-    __slots__ = ("create", "group", "group_name", "name", "queue", "resolved", "waiters")
+    __slots__ = (
+        "create", "group", "group_name", "idle_ms", "name", "queue", "resolved", "waiters",
+    )
 
     def __init__(self, name: str, group_name: str, create: bool) -> None:
         self.name = name
         self.group_name = group_name
         self.create = create
+        # Not 0: the queue is a temporary one, kept that long after it was asked for last.
+        self.idle_ms = 0
         self.queue = 0
         self.group = 0
         self.resolved = False

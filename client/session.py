@@ -267,11 +267,14 @@ class Session:
 
     # Names.
 
-    def open(self, waiter: Waiter, name: str, group: str = "", create: bool = True) -> None:
+    def open(
+        self, waiter: Waiter, name: str, group: str = "", create: bool = True, idle_ms: int = 0
+    ) -> None:
         """Answer waiter with the handle of a queue, or of one of its groups."""
         self._check()
         handle = self._handles.setdefault((name, group), Handle(name, group, create))
         handle.create = create
+        handle.idle_ms = idle_ms
         if handle.resolved:
             waiter.set_result(handle)
             return
@@ -279,10 +282,18 @@ class Session:
         if len(handle.waiters) == 1 and self.state in (State.RESOLVING, State.ONLINE):
             self._ask(handle)
 
+    def drop(self, handle: Handle) -> None:
+        """Forget a queue that nobody will ask for, unless a request for it is under way."""
+        if not any(request.handle is handle for request in self.pending.values()):
+            if not handle.waiters:
+                self._handles.pop((handle.name, handle.group_name), None)
+
     def _ask(self, handle: Handle) -> None:
         tag = self._next_tag()
         self._resolving[tag] = handle
-        self.outgoing.append(wire.open_queue(tag, handle.name, handle.create))
+        self.outgoing.append(
+            wire.open_queue(tag, handle.name, handle.create, handle.idle_ms)
+        )
 
     def _resolve(
         self, handle: Handle, verb: int, error: PenstockError | None, payload: memoryview

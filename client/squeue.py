@@ -57,6 +57,15 @@ class Message(model.MessageFields):
         """The message is given back, and comes again after delay seconds."""
         model.raise_for(self._client.release([self], delay))
 
+    def reply(
+        self, body: Bytes, durability: Level = "disk", **carried: Unpack[Carried]
+    ) -> Receipt:
+        """Answer a message that was sent with client.request; confirming it is another thing.
+
+        Raises QueueNotFoundError when nobody waits for a reply any more.
+        """
+        return self._client.replies.reply(self, body, durability, carried)
+
     def extend(self, lease: float) -> None:
         """The lease ends lease seconds from now."""
         model.raise_for(self._client.extend([self], lease))
@@ -69,7 +78,7 @@ class Queue:
         self.client = client
         self.name = handle.name
         self.group_name = handle.group_name
-        self._handle = handle
+        self.handle = handle
 
     def send(
         self,
@@ -82,12 +91,12 @@ class Queue:
 
         Beside its body it carries a tag, a key, properties, …: see Carried.
         """
-        reply, level, handle = Reply(), model.level_of(durability), self._handle
+        reply, level, handle = Reply(), model.level_of(durability), self.handle
         body, before, flags = as_bytes(body), as_bytes(ext), 0
         if carried:
             before, flags = model.carried_bytes(before, carried), ATTRIBUTED
         client = self.client
-        client.request(lambda session: session.send(reply, handle, level, before, body, flags))
+        client.issue(lambda session: session.send(reply, handle, level, before, body, flags))
         receipt: Receipt = client.wait(reply, client.timeout, "SEND")
         return receipt
 
@@ -95,7 +104,7 @@ class Queue:
         self, bodies: Iterable[Bytes], durability: Level = "disk", window: int = EACH_WINDOW
     ) -> list[Receipt]:
         """A receipt per message: each is stored by itself, window of them are on their way."""
-        level, handle, client = model.level_of(durability), self._handle, self.client
+        level, handle, client = model.level_of(durability), self.handle, self.client
         receipts: list[Receipt] = []
         waiting: list[Reply] = []
 
@@ -106,7 +115,7 @@ class Queue:
                 waiting.append(reply)
 
         for parts in model.chunks(map(as_bytes, bodies), max(1, window)):
-            client.request(ask)
+            client.issue(ask)
             receipts += [client.wait(reply, client.timeout, "SEND") for reply in waiting]
             waiting.clear()
         return receipts
@@ -126,7 +135,7 @@ class Queue:
         receipt: Receipt = self.client.ask(
             lambda session, reply: model.batch_call(
                 reply,
-                self._handle,
+                self.handle,
                 durability,
                 session.next_sequence(),
                 parts,
@@ -148,7 +157,7 @@ class Queue:
         client = self.client
         found = client.ask(
             lambda _, reply: model.receive_call(
-                reply, self._handle, max_messages, lease_ms, wait_ms, max_bytes
+                reply, self.handle, max_messages, lease_ms, wait_ms, max_bytes
             ),
             wait,
         )
@@ -170,7 +179,7 @@ class Queue:
         wait_ms = model.milliseconds(wait)
         found = self.client.ask(
             lambda _, reply: model.read_call(
-                reply, self._handle, kind, value, max_messages, wait_ms
+                reply, self.handle, kind, value, max_messages, wait_ms
             ),
             wait,
         )
@@ -186,7 +195,7 @@ class Queue:
         """Where the group stands now: at a place, an offset, or a time in seconds since 1970."""
         kind, value = model.place_of(to, offset, None if time is None else model.micros(time))
         sought: Sought = self.client.ask(
-            lambda _, reply: model.seek_call(reply, self._handle, kind, value)
+            lambda _, reply: model.seek_call(reply, self.handle, kind, value)
         )
         return sought
 

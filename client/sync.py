@@ -7,11 +7,14 @@ import threading
 import time as clock
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 from penstock import model
+from penstock.attributes import Carried
 from penstock.errors import ConnectionLostError, PenstockError, TimeoutError
 from penstock.link import Link
+from penstock.model import Bytes, Level
+from penstock.replies import Replies
 from penstock.request import Call
 from penstock.session import Session, State
 from penstock.squeue import Message, Queue, Reply
@@ -46,6 +49,7 @@ class Client:
         self._writing = threading.Lock()
         self._reading = False
         self._closed = False
+        self.replies = Replies(self)
         self._link = Link(*model.parse_address(address), timeout)
         try:
             self._connect(connect_for)
@@ -66,6 +70,8 @@ class Client:
 
     def close(self) -> None:
         """Close the connection; what is in flight fails with ClosedError."""
+        self.reconnect_for = 0.0
+        self.replies.close()
         with self._lock:
             self._closed = True
             self._session.close()
@@ -74,11 +80,32 @@ class Client:
 
     # What a user asks for.
 
-    def queue(self, name: str, *, group: str = "", create: bool = True) -> Queue:
-        """The queue of that name; created if absent unless create is False."""
-        reply = Reply()
-        self.request(lambda session: session.open(reply, name, group, create))
+    def queue(
+        self, name: str, *, group: str = "", create: bool = True, idle: float = 0.0
+    ) -> Queue:
+        """The queue of that name; created if absent unless create is False.
+
+        idle: it is a temporary one, removed when no client has asked for it for so many seconds.
+        """
+        reply, idle_ms = Reply(), model.milliseconds(idle)
+        self.issue(lambda session: session.open(reply, name, group, create, idle_ms))
         return Queue(self, self.wait(reply, self.timeout, f"OPEN {name}"))
+
+    def request(
+        self,
+        queue: str | Queue,
+        body: Bytes,
+        timeout: float = 30.0,
+        durability: Level = "disk",
+        **carried: Unpack[Carried],
+    ) -> Message:
+        """The reply to a message: who receives it says message.reply(body).
+
+        Raises TimeoutError, which says what became of the request as far as is known. The reply
+        is confirmed already.
+        """
+        target = self.queue(queue) if isinstance(queue, str) else queue
+        return self.replies.request(target, body, timeout, durability, carried)
 
     def confirm(self, messages: Sequence[model.MessageFields]) -> list[Verdict]:
         """One verdict per message; what is done will not come again."""
@@ -139,10 +166,10 @@ class Client:
             names.append(call.verb.name)
             session.call(call)
 
-        self.request(request)
+        self.issue(request)
         return self.wait(reply, self.timeout + wait, names[0])
 
-    def request(self, ask: Callable[[Session], None]) -> None:
+    def issue(self, ask: Callable[[Session], None]) -> None:
         """Ask the session for something and write what it gives."""
         with self._lock:
             ask(self._session)

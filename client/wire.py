@@ -237,7 +237,10 @@ def hello(tag: int, producer: int) -> bytes:
     return frame(Verb.HELLO, tag, HELLO.pack(MAGIC, VERSION, 0, producer))
 
 
-def open_queue(tag: int, name: str, create: bool) -> bytes:
+def open_queue(tag: int, name: str, create: bool, idle_ms: int = 0) -> bytes:
+    """idle_ms: the queue is a temporary one, which goes when nobody asked for it that long."""
+    if idle_ms:
+        return frame(Verb.OPEN, tag, COUNT_AND_TIME.pack(3, idle_ms) + name.encode())
     return frame(Verb.OPEN, tag, OPEN.pack(create) + name.encode())
 
 

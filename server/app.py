@@ -15,12 +15,15 @@ from penstock.server._wire import Hub
 from penstock.server.bridge import Bridge
 from penstock.server.broker.broker import Broker
 from penstock.server.broker.limits import Limits
+from penstock.server.broker.temporary import Temporary
 from penstock.server.config import ServeOptions, format_address, parse_address
+from penstock.server.housekeeping import Chore, keep_house
 from penstock.server.protocols.http.door import HttpDoor
 from penstock.server.protocols.listener import Listener, bind, bind_first
 from penstock.server.protocols.native.connection import NativeDoor
 
 OPEN_TIMEOUT_S = 120.0
+SWEEP_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +142,10 @@ class Worker:
         listeners = [Listener(bound, factory) for bound, factory in doors if bound is not None]
         for listener in listeners:
             await listener.start()
+        house = asyncio.create_task(keep_house(bridge, self.chores(broker)))
         ready()
         await stopping.wait()
+        house.cancel()
         door.ready = False
         for listener in listeners:
             listener.stop()
@@ -148,6 +153,11 @@ class Worker:
         bridge.close()
         hub.close()
         lane.close()
+
+    def chores(self, broker: Broker) -> list[Chore]:
+        """What is done now and then."""
+        temporary = Temporary(broker)
+        return [Chore(SWEEP_S, lambda: temporary.sweep(time.time_ns() // 1000))]
 
     async def drain(self, hub: Hub) -> None:
         """Answer what is in flight, then close every connection; those who do not read are cut."""

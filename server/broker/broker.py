@@ -14,7 +14,8 @@ from penstock.server.broker.limits import Limits
 P = ParamSpec("P")
 R = TypeVar("R")
 
-NAME = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
+NAME = re.compile(r"(?:[A-Za-z0-9_-][A-Za-z0-9._-]*/)?[A-Za-z0-9._-]+", re.ASCII)
+NAME_CHARACTERS = 128
 OFFSET, TIME, EARLIEST, LATEST = range(4)
 
 
@@ -150,9 +151,12 @@ class Broker:
 
 
 def checked(name: str) -> str:
-    """The name itself. Raises INVALID unless it is 1 to 128 of A-Z a-z 0-9 . _ -"""
-    if NAME.fullmatch(name) is None:
-        raise BrokerError(Kind.INVALID, "a name is 1 to 128 of the characters A-Z a-z 0-9 . _ -")
+    """The name itself: queue, or namespace/queue. Raises INVALID for another."""
+    if len(name) > NAME_CHARACTERS or NAME.fullmatch(name) is None:
+        raise BrokerError(
+            Kind.INVALID,
+            "a name is 1 to 128 of the characters A-Z a-z 0-9 . _ - with one / behind a namespace",
+        )
     return name
 
 

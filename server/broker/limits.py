@@ -35,3 +35,4 @@ class Limits:
     request_s: float = 30.0
     route_names: int = 8192
     name_characters: int = 128
+    temporary_ms: int = 24 * 3600 * 1000

@@ -23,7 +23,11 @@ OPERATIONS: tuple[tuple[str, str, str, Any, Any, int], ...] = (
     (f"{QUEUE}/peek", "get", "Read, take nothing", None, models.MessagesReply, 200),
 )
 RAW = ("application/octet-stream", "application/x-ndjson", "application/vnd.penstock.batch")
-NAME = {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,128}$"}
+NAME = {
+    "type": "string",
+    "pattern": "^([A-Za-z0-9_-][A-Za-z0-9._-]*/)?[A-Za-z0-9._-]+$",
+    "maxLength": 128,
+}
 
 
 def document() -> bytes:

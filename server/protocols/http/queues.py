@@ -13,6 +13,7 @@ from penstock.server._wire import HttpRequest
 from penstock.server.bridge import Bridge
 from penstock.server.broker.broker import EARLIEST, LATEST, OFFSET, TIME, Broker
 from penstock.server.broker.errors import BrokerError, Kind
+from penstock.server.broker.temporary import Temporary
 from penstock.server.protocols.http import models
 from penstock.server.protocols.http.batches import sending_of
 from penstock.server.protocols.http.carried import into_fields, into_json
@@ -51,6 +52,7 @@ class Queues:
     def __init__(self, door: "HttpDoor", broker: Broker, bridge: Bridge, durability: str) -> None:
         self.door = door
         self.broker = broker
+        self.temporary = Temporary(broker)
         self.call = bridge.call
         self.durability = durability
         self.verbs: dict[str, dict[str, Callable[[Call], Awaitable[Response]]]] = {
@@ -73,6 +75,11 @@ class Queues:
         return reply(await self.call(self.broker.show, call.name))
 
     async def create(self, call: Call) -> Response:
+        if "idle_ms" in call.query:
+            idle_ms = call.number("idle_ms", 0, self.broker.limits.temporary_ms)
+            now_us = time.time_ns() // 1000
+            await self.call(self.temporary.open, call.name, idle_ms, now_us)
+            return reply(await self.call(self.broker.show, call.name))
         _, new = await self.call(self.broker.create, call.name)
         return reply(await self.call(self.broker.show, call.name), 201 if new else 200)
 

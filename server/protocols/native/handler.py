@@ -3,16 +3,18 @@
 import json
 import struct
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from typing import Any
 
 from penstock.server.broker.broker import Broker
 from penstock.server.broker.errors import BrokerError, Kind
+from penstock.server.broker.temporary import Temporary
 from penstock.server.protocols.native.statuses import refused
 
 OPEN, SEEK, READ, GROUP, ADMIN = 2, 9, 10, 11, 12
-CREATE = 1
+CREATE, TEMPORARY = 1, 2
 
 SEEK_PAYLOAD = struct.Struct("<IIIIQ")
 READ_PAYLOAD = struct.Struct("<IIQIIII")
@@ -23,6 +25,7 @@ class Handler:
 
     def __init__(self, broker: Broker) -> None:
         self.broker = broker
+        self.temporary = Temporary(broker)
         self.verbs: dict[int, Callable[[bytes], bytes]] = {
             OPEN: self.open,
             SEEK: self.seek,
@@ -45,8 +48,12 @@ class Handler:
         if len(payload) < 4:
             raise BrokerError(Kind.INVALID, "OPEN is flags and a name")
         flags = int.from_bytes(payload[:4], "little")
+        if flags == CREATE | TEMPORARY and len(payload) >= 8:
+            idle_ms = int.from_bytes(payload[4:8], "little")
+            queue = self.temporary.open(name_of(payload[8:]), idle_ms, time.time_ns() // 1000)
+            return queue.id.to_bytes(4, "little")
         if flags & ~CREATE:
-            raise BrokerError(Kind.INVALID, "the only flag is 1, create if absent")
+            raise BrokerError(Kind.INVALID, "flags are 1, create if absent, or 3, a temporary one")
         queue = self.broker.open(name_of(payload[4:]), create=bool(flags & CREATE))
         return queue.id.to_bytes(4, "little")
 
