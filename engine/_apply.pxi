@@ -13,6 +13,11 @@ cdef struct range_t:
     uint64_t start
     uint64_t count
 
+cdef struct release_t:
+    uint64_t offset
+    uint64_t until_us
+    uint64_t attempts
+
 cdef struct sequenced_t:
     uint64_t sequence
     uint64_t offset
@@ -300,6 +305,10 @@ cdef void apply_replay(core_t* core, const record_t* record) noexcept nogil:
         group = find_group(core, <uint32_t>record.offset)
         if group != NULL:
             lease_replay(core, group, record)
+    elif record.type == RECORD_RELEASE:
+        group = find_group(core, <uint32_t>record.offset)
+        if group != NULL:
+            release_replay(core, group, record)
     else:
         apply_control(core, record)
 
@@ -311,23 +320,54 @@ cdef void lost_append(core_t* core, queue_t* queue) noexcept nogil:
     store64(&queue.next, queue.next + 1)
 
 
+cdef bint slot_replay(core_t* core, group_t* group, uint64_t offset, path_t* path) noexcept nogil:
+    """The slot of a message that was delivered, READY if it was nothing yet; False if it is confirmed."""
+    if offset >= group.cursor:
+        group_skip(core, group, offset)
+    if offset < group.floor or tree_find(core, group, offset, True, path) != DONE or path.slot.state == CONFIRMED:
+        return False
+    if path.slot.state == FRESH:
+        path.slot.state = READY
+        path_ready(group, path, 1)
+    return True
+
+
 cdef void lease_replay(core_t* core, group_t* group, const record_t* record) noexcept nogil:
     """Take over how often messages were delivered."""
     cdef const confirm_t* head = <const confirm_t*>record_body(record)
-    cdef const range_t* pairs = <const range_t*>(record_body(record) + sizeof(confirm_t))
+    cdef const range_t* pairs = <const range_t*>(head + 1)
     cdef path_t path
     cdef uint32_t at
     if head.generation != group.generation:
         return
     for at in range(head.count):
-        if pairs[at].start >= group.cursor:
-            group_skip(core, group, pairs[at].start)
-        if pairs[at].start >= group.floor and tree_find(core, group, pairs[at].start, True, &path) == DONE \
-                and path.slot.state != CONFIRMED:
-            if path.slot.state == FRESH:
-                path.slot.state = READY
+        # A note may come behind that of a later release: only a higher count says that the wait was over.
+        if slot_replay(core, group, pairs[at].start, &path) and path.slot.attempts < pairs[at].count:
+            path.slot.attempts = <uint16_t>min(pairs[at].count, <uint64_t>65535)
+            if path.slot.state == WAITING:
+                path_waiting(group, &path, -1)
                 path_ready(group, &path, 1)
-            path.slot.attempts = <uint16_t>pairs[at].count
+                path.slot.state = READY
+
+
+cdef void release_replay(core_t* core, group_t* group, const record_t* record) noexcept nogil:
+    """Take over until when messages wait."""
+    cdef const confirm_t* head = <const confirm_t*>record_body(record)
+    cdef const release_t* items = <const release_t*>(head + 1)
+    cdef path_t path
+    cdef uint32_t at
+    if head.generation != group.generation:
+        return
+    for at in range(head.count):
+        if not slot_replay(core, group, items[at].offset, &path) or path.slot.attempts > items[at].attempts:
+            continue
+        if path.slot.state == READY:
+            path_ready(group, &path, -1)
+            path_waiting(group, &path, 1)
+        path.slot.state = WAITING
+        path.slot.attempts = <uint16_t>min(items[at].attempts, <uint64_t>65535)
+        path.slot.until_us = items[at].until_us
+        path_due(group, &path, items[at].until_us)
 
 
 cdef void state_undo(core_t* core) noexcept nogil:

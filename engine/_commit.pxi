@@ -16,6 +16,7 @@ cdef enum:
     KIND_LEASE = 7
     KIND_PLACE = 8              # puts a stored message into a queue; its record is a PLACE
     KIND_GROUP_SETTINGS = 35    # operation.offset: the group
+    KIND_RELEASE = 37
 
 cdef struct round_t:
     uint8_t* buffer             # a frame header's room, then whole records

@@ -57,6 +57,7 @@ cdef enum:
 
 cdef enum:
     CONTROL_VERSION = 1
+    CONTROL_CLOSED = 2          # of ready: the last one out closed the store
     HEADER_BYTES = 65536
 
 cdef struct child_t:
@@ -96,6 +97,7 @@ cdef struct group_t:
     uint32_t name_size
     char name[128]
     uint32_t settings[4]        # pages of the arena: filter, order, retry policy, one to come; 0 none
+    uint64_t suspects           # below: maybe in flight when the store crashed, so each delivery is recorded
 
 cdef struct producer_t:
     uint64_t id
@@ -121,7 +123,7 @@ cdef struct state_t:
 cdef struct control_t:
     uint64_t magic
     uint32_t version
-    uint32_t ready              # 1 once recovery finished
+    uint32_t ready              # 1 once recovery finished, 2 when the last one closed the store
     uint8_t boot[16]            # of the kernel whose memory this is
     uint64_t epoch
     uint64_t written            # position after the last written frame

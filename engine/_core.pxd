@@ -55,16 +55,12 @@ cdef class Store:
     cdef object lanes
     cdef object __weakref__
 
-    # Lease up to count messages of the group into out; returns how many, or a negative verdict (-NOT_FOUND ...).
-    # The bodies stay mapped until pin_release(pin), called once with the pin stored in *pin when the result is > 0.
-    cdef int take(self, uint32_t queue, uint32_t group, uint32_t count, uint32_t max_bytes, uint32_t lease_ms,
-                  taken_t* out, uint64_t* pin) noexcept nogil
-    # Read without consuming, from offset on; the same contract.
+    # Read without consuming, from offset on; returns how many, or a negative verdict (-NOT_FOUND ...). The bodies
+    # stay mapped until pin_release(pin), called once with the pin stored in *pin when the result is > 0.
     cdef int scan(self, uint32_t queue, uint64_t offset, uint32_t count, uint32_t max_bytes,
                   taken_t* out, uint64_t* pin) noexcept nogil
     cdef void pin_release(self, uint64_t pin) noexcept nogil
     # Each receipt's verdict (DONE, STALE, FORGED) goes to verdicts; returns the number DONE.
-    cdef int release_(self, const receipt_t* receipts, uint32_t count, uint32_t delay_ms, uint8_t* verdicts) noexcept nogil
     cdef int extend_(self, const receipt_t* receipts, uint32_t count, uint32_t lease_ms, uint8_t* verdicts) noexcept nogil
     # When the earliest lease or delay of the group (0 = the queue's own) runs out (µs since 1970; 0 = none): for
     # parked receivers.
@@ -86,6 +82,12 @@ cdef class Lane:
     # verdicts are known at once; the operation is drained when the confirmation is durable. If no receipt was DONE
     # nothing is staged and -1 is returned.
     cdef int stage_confirm(self, uint64_t cookie, const receipt_t* receipts, uint32_t count, uint8_t* verdicts) noexcept nogil
+    # Lease up to count messages of the group into out, under the contract of Store.scan; that some came again is
+    # recorded through the lane.
+    cdef int take(self, uint32_t queue, uint32_t group, uint32_t count, uint32_t max_bytes, uint32_t lease_ms,
+                  taken_t* out, uint64_t* pin) noexcept nogil
+    # Give back; each receipt's verdict (DONE, STALE, FORGED) goes to verdicts; returns the number DONE.
+    cdef int release_(self, const receipt_t* receipts, uint32_t count, uint32_t delay_ms, uint8_t* verdicts) noexcept nogil
     # Wake the committer: once per socket read event or loop turn, after staging.
     cdef void kick(self) noexcept nogil
     # Completed operations, oldest first, up to room of them; returns how many. Call when fileno() is readable, until 0.

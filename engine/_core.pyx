@@ -37,13 +37,15 @@ include "_apply.pxi"        # what a record does to the state
 include "_commit.pxi"       # staging, group commit, durability
 include "_noting.pxi"       # notes, from Python
 include "_staging.pxi"    # lanes: who commits what is staged
+include "_attempts.pxi"   # how often delivered, and waiting until when: recorded
 include "_take.pxi"       # receive, confirm, release, extend
 include "_recover.pxi"      # checkpoint and replay
 include "_batch.pxi"        # what a reader gets
 include "_use.pxi"         # verdicts as exceptions, who is inside
 include "_store.pxi"        # Store, and the C face of it
 include "_bodies.pxi"       # messages as staged operations
-include "_queue.pxi"        # Queue, Consumer
+include "_queue.pxi"        # Queue
+include "_consumer.pxi"     # Consumer
 include "_atomic.pxi"       # appends to several queues, all or none
 include "_lane.pxi"         # the event loop's face
 include "_sight.pxi"        # what a message is to a group, how far a group is behind

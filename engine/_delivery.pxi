@@ -280,13 +280,14 @@ cdef void slot_lease(group_t* group, path_t* path, uint64_t until_us) noexcept n
 
 
 cdef int settle(core_t* core, group_t* group, uint64_t offset, uint32_t nonce, uint64_t now, uint8_t state,
-                uint64_t until_us) noexcept nogil:
-    """What a receipt asks for: CONFIRMED, READY, WAITING or (extend) LEASED. DONE or STALE."""
+                uint64_t until_us, uint16_t* attempts) noexcept nogil:
+    """What a receipt asks for: CONFIRMED, READY, WAITING or LEASED (extend). DONE, with the attempts, or STALE."""
     cdef path_t path
     if offset < group.floor or tree_find(core, group, offset, False, &path) != DONE:
         return STALE
     if path.slot.state != LEASED or path.slot.nonce != nonce or path.slot.until_us <= now:
         return STALE
+    attempts[0] = path.slot.attempts
     if state == CONFIRMED:
         slot_confirm(core, group, &path)
         if offset == group.floor:
@@ -369,7 +370,7 @@ cdef void group_seek(core_t* core, group_t* group, uint64_t offset) noexcept nog
 
 
 cdef void lease_drop(core_t* core, child_t* child, uint32_t height) noexcept nogil:
-    """After a restart nobody holds a lease: what was leased or delayed is READY; sums are made anew."""
+    """After a restart nobody holds a lease: what was leased is READY, delays go on; sums are made anew."""
     cdef uint32_t at
     cdef slot_t* slot
     cdef child_t* below
@@ -383,16 +384,33 @@ cdef void lease_drop(core_t* core, child_t* child, uint32_t height) noexcept nog
     if height == 0:
         slot = <slot_t*>arena_page(core, child.page)
         for at in range(SLOTS):
-            if slot[at].state == LEASED or slot[at].state == WAITING:
+            if slot[at].state == LEASED:
                 slot[at].state = READY
-            child.ready += slot[at].state == READY
-            child.done += slot[at].state == CONFIRMED
+        slots_sum(child, slot)
         return
     below = <child_t*>arena_page(core, child.page)
     for at in range(CHILDREN):
         lease_drop(core, below + at, height - 1)
-        child.ready += below[at].ready
-        child.done += below[at].page == FULL
+        child_sum(child, below + at)
+
+
+cdef inline void slots_sum(child_t* child, const slot_t* slot) noexcept nogil:
+    """Add up a leaf's slots in its child entry, whose sums are zero."""
+    cdef uint32_t at
+    for at in range(SLOTS):
+        child.ready += slot[at].state == READY
+        child.done += slot[at].state == CONFIRMED
+        if slot[at].state == LEASED or slot[at].state == WAITING:
+            child.waiting += 1
+            child.due = min(child.due, slot[at].until_us)
+
+
+cdef inline void child_sum(child_t* child, const child_t* below) noexcept nogil:
+    """Add the sums of one subtree to those of its node's child entry."""
+    child.ready += below.ready
+    child.waiting += below.waiting
+    child.done += below.page == FULL
+    child.due = min(child.due, below.due)
 
 
 cdef void sums_mend(core_t* core, child_t* child, uint32_t height) noexcept nogil:
@@ -408,20 +426,12 @@ cdef void sums_mend(core_t* core, child_t* child, uint32_t height) noexcept nogi
     child.done = 0
     if height == 0:
         slot = <slot_t*>arena_page(core, child.page)
-        for at in range(SLOTS):
-            child.ready += slot[at].state == READY
-            child.done += slot[at].state == CONFIRMED
-            if slot[at].state == LEASED or slot[at].state == WAITING:
-                child.waiting += 1
-                child.due = min(child.due, slot[at].until_us)
+        slots_sum(child, slot)
         return
     below = <child_t*>arena_page(core, child.page)
     for at in range(CHILDREN):
         sums_mend(core, below + at, height - 1)
-        child.ready += below[at].ready
-        child.waiting += below[at].waiting
-        child.done += below[at].page == FULL
-        child.due = min(child.due, below[at].due)
+        child_sum(child, below + at)
 
 
 cdef void stripe_lock(core_t* core, group_t* group) noexcept nogil:

@@ -62,6 +62,16 @@ cdef class Lane:
         cdef uint32_t place
         return confirm_stage(lane.core, lane, cookie, receipts, count, verdicts, False, &round, &place)
 
+    cdef int take(self, uint32_t queue, uint32_t group, uint32_t count, uint32_t max_bytes, uint32_t lease_ms,
+                  taken_t* out, uint64_t* pin) noexcept nogil:
+        cdef lane_t* lane = <lane_t*>self.lane
+        return delivery_take(lane.core, lane, queue, group, count, max_bytes, lease_ms, out, pin)
+
+    cdef int release_(self, const receipt_t* receipts, uint32_t count, uint32_t delay_ms,
+                      uint8_t* verdicts) noexcept nogil:
+        cdef lane_t* lane = <lane_t*>self.lane
+        return release_noted(lane.core, lane, receipts, count, delay_ms, verdicts)
+
     cdef void kick(self) noexcept nogil:
         lane_kick(<lane_t*>self.lane)
 

@@ -249,9 +249,22 @@ cdef void leases_drop(core_t* core) noexcept nogil:
         group = group_slot(core, slot)
         if group.id:
             lease_drop(core, &group.root, group.height)
+            group.suspects = 0
             # Numbers that receipts of the last life did not have: a fresh random start.
             if random_fill(start, 4) == 0:
                 memcpy(&group.nonce, start, 4)
+
+
+cdef void suspects_note(core_t* core) noexcept nogil:
+    """The last life did not end well: deliveries of what may have been in flight are recorded from the first on."""
+    cdef uint32_t slot
+    cdef group_t* group
+    cdef queue_t* queue
+    for slot in range(core.control.state.group_slots):
+        group = group_slot(core, slot)
+        queue = find_queue(core, group.queue) if group.id else NULL
+        if queue != NULL:
+            group.suspects = min(queue.next, group.cursor + SUSPECTS)
 
 
 cdef void control_new(core_t* core) noexcept nogil:

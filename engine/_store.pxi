@@ -364,6 +364,14 @@ cdef class Store:
             raise OSError(failed, os.strerror(failed), self.path)
         store32(&core.control.ready, 1)
 
+    def _suspect(self):
+        """Note what may have been in flight when the last life ended without a close."""
+        suspects_note(live(self))
+
+    def _left(self):
+        """Say in the control file that the store was closed, by the one who was alone in it."""
+        store32(&live(self).control.ready, CONTROL_CLOSED)
+
     def _begin(self, str durability, maintenance):
         """The last step of opening: the lane of callers without a loop, and the maintenance thread."""
         self.durability = durability
@@ -421,11 +429,6 @@ cdef class Store:
         """For tests: note every write and sync of the log in an open file; -1 ends it."""
         live(self).trace_fd = fd
 
-    cdef int take(self, uint32_t queue, uint32_t group, uint32_t count, uint32_t max_bytes, uint32_t lease_ms,
-                  taken_t* out, uint64_t* pin) noexcept nogil:
-        cdef core_t* core = <core_t*>self.core
-        return delivery_take(core, queue, group, count, max_bytes, lease_ms, out, pin)
-
     cdef int scan(self, uint32_t queue_id, uint64_t offset, uint32_t count, uint32_t max_bytes,
                   taken_t* out, uint64_t* pin) noexcept nogil:
         cdef core_t* core = <core_t*>self.core
@@ -457,13 +460,9 @@ cdef class Store:
     cdef void pin_release(self, uint64_t pin) noexcept nogil:
         pin_give(<core_t*>self.core)
 
-    cdef int release_(self, const receipt_t* receipts, uint32_t count, uint32_t delay_ms,
-                      uint8_t* verdicts) noexcept nogil:
-        return receipts_settle(<core_t*>self.core, receipts, count, WAITING if delay_ms else READY, delay_ms, verdicts)
-
     cdef int extend_(self, const receipt_t* receipts, uint32_t count, uint32_t lease_ms,
                      uint8_t* verdicts) noexcept nogil:
-        return receipts_settle(<core_t*>self.core, receipts, count, LEASED, lease_ms, verdicts)
+        return receipts_settle(<core_t*>self.core, receipts, count, LEASED, lease_ms, verdicts, NULL, NULL)
 
     cdef uint64_t next_due(self, uint32_t queue, uint32_t group) noexcept nogil:
         cdef queue_t* home = find_queue(<core_t*>self.core, queue) if group == 0 else NULL

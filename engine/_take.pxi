@@ -36,12 +36,15 @@ cdef uint64_t receipt_mac(core_t* core, const group_t* group, uint64_t offset, u
     return siphash(core.key, words, 3)
 
 
-cdef int delivery_take(core_t* core, uint32_t queue_id, uint32_t group_id, uint32_t count, uint32_t max_bytes,
-                       uint32_t lease_ms, taken_t* out, uint64_t* pin) noexcept nogil:
-    """Lease up to count messages. The number taken, or a negative verdict."""
+cdef int delivery_take(core_t* core, lane_t* lane, uint32_t queue_id, uint32_t group_id, uint32_t count,
+                       uint32_t max_bytes, uint32_t lease_ms, taken_t* out, uint64_t* pin) noexcept nogil:
+    """Lease up to count messages; the lane takes the record of those that come again. The number taken, or a negative
+    verdict."""
     cdef queue_t* queue = find_queue(core, queue_id)
     cdef group_t* group
     cdef int found = 0
+    cdef uint32_t generation
+    cdef uint64_t suspects
     if queue == NULL:
         return -NOT_FOUND
     group = find_group(core, group_id if group_id else queue.group)
@@ -53,9 +56,13 @@ cdef int delivery_take(core_t* core, uint32_t queue_id, uint32_t group_id, uint3
     stripe_lock(core, group)
     if group.id:
         found = group_take(core, queue, group, count, max_bytes, lease_ms * <uint64_t>1000, out)
+    generation = group.generation
+    suspects = group.suspects
     stripe_unlock(core, group)
     if found <= 0:
         pin_give(core)
+    else:
+        leases_record(core, lane, queue_id, out.receipt.group, generation, suspects, out, found)
     return found
 
 
@@ -118,11 +125,16 @@ cdef group_t* receipt_group(core_t* core, const receipt_t* receipt, uint8_t* ver
 
 
 cdef int receipts_settle(core_t* core, const receipt_t* receipts, uint32_t count, uint8_t state, uint32_t span_ms,
-                         uint8_t* verdicts) noexcept nogil:
-    """Confirm, give back or extend what the receipts name; returns how many were DONE."""
+                         uint8_t* verdicts, released_t* released, uint32_t* noted) noexcept nogil:
+    """Confirm, give back or extend what the receipts name; returns how many were DONE.
+
+    released, if not NULL, has room for count and gets what was given back with a delay, noted how many.
+    """
     cdef uint64_t now = clock_us()
+    cdef uint64_t until = now + span_ms * <uint64_t>1000
     cdef uint32_t at
     cdef int done = 0
+    cdef uint16_t attempts = 0
     cdef group_t* group
     cdef group_t* held = NULL
     for at in range(count):
@@ -134,8 +146,15 @@ cdef int receipts_settle(core_t* core, const receipt_t* receipts, uint32_t count
             if held != NULL:
                 stripe_lock(core, held)
         if group != NULL:
-            verdicts[at] = <uint8_t>settle(core, group, receipts[at].offset, receipts[at].nonce, now, state,
-                                           now + span_ms * <uint64_t>1000)
+            verdicts[at] = <uint8_t>settle(core, group, receipts[at].offset, receipts[at].nonce, now, state, until,
+                                           &attempts)
+            if released != NULL and verdicts[at] == DONE:
+                released[noted[0]].group = group.id
+                released[noted[0]].generation = group.generation
+                released[noted[0]].what.offset = receipts[at].offset
+                released[noted[0]].what.until_us = until
+                released[noted[0]].what.attempts = attempts
+                noted[0] += 1
         done += verdicts[at] == DONE
     if held != NULL:
         stripe_unlock(core, held)
@@ -160,7 +179,7 @@ cdef int confirm_stage(core_t* core, lane_t* lane, uint64_t cookie, const receip
         pthread_mutex_unlock(&lane.lock)
         return TOO_LARGE if need > lane.limit - sizeof(frame_t) else BUSY
     # Settled under the lane's lock: no other commit of this lane can come between the state and its record.
-    done = receipts_settle(core, receipts, count, CONFIRMED, 0, verdicts)
+    done = receipts_settle(core, receipts, count, CONFIRMED, 0, verdicts, NULL, NULL)
     if done == 0:
         pthread_mutex_unlock(&lane.lock)
         return -1

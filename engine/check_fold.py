@@ -19,6 +19,7 @@ BYTE = 0xFFFFFFFF
 MESSAGE, CONFIRM, SEEK, QUEUE, QUEUE_DELETE, GROUP, TRIM, LEASE, SKIP, PLACE = range(1, 11)
 GROUP_SETTINGS = 15
 NOTE = 18
+RELEASE = 17
 SEQUENCED = 1
 
 # The fields of a queue's slot that are looked at, in the control file and in a checkpoint alike.
@@ -174,6 +175,10 @@ class Fold:
             name = int.from_bytes(body[:2], "little")
             whole = size >= 8 and 1 <= name <= min(size - 8, 512)
             return "" if whole else f"a note of {size} bytes"
+        if kind == RELEASE:
+            if size < 8 or size != 8 + 24 * int.from_bytes(body[4:8], "little"):
+                return f"releases in {size} bytes"
+            return "" if offset in self.groups or self.holed else f"no group {offset}"
         return "" if kind == SKIP else f"a record of unknown type {kind}"
 
     def compare_image(self, here: int) -> None:

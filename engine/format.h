@@ -26,7 +26,8 @@ enum record_type {
     RECORD_SKIP = 9,
     RECORD_PLACE = 10,
     RECORD_GROUP_SETTINGS = 15,
-    RECORD_NOTE = 18
+    RECORD_NOTE = 18,
+    RECORD_RELEASE = 17
 };
 #define RECORD_SEQUENCED 1  /* flag: 16 bytes {producer, sequence} stand before ext */
 #define RECORD_ATTRIBUTED 2 /* flag: ext is a list of attributes */

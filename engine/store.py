@@ -27,7 +27,7 @@ ENTRY = np.dtype(
      ("spare", "<u4")]
 )
 CONTROL_MAGIC = 0x314C525453544E50
-CONTROL_VERSION = 1
+CONTROL_VERSION, CONTROL_READY, CONTROL_CLOSED = 1, 1, 2
 SEGMENT_HEADER = 4096
 CHECKPOINT_BYTES = 64 << 20
 MAINTENANCE_S = 0.05
@@ -92,13 +92,16 @@ def join(store: Store, root: str, lock: int, segment_size: int, repair: bool) ->
         if file_lock(lock, fcntl.F_WRLCK, wait=False):
             identity = identify(root, segment_size)
             store._attach(root, *identity, lock)
+            closed = left_as(root, CONTROL_CLOSED)
             store._map(True, boot_id())
             recover(store, root, repair)
+            if not closed:
+                store._suspect()
             file_lock(lock, fcntl.F_RDLCK, wait=True)
             return
         if not file_lock(lock, fcntl.F_RDLCK, wait=True):
             raise StoreLockedError(f"{root} is locked")
-        if left_ready(root):
+        if left_as(root, CONTROL_READY):
             store._attach(root, *identify(root, segment_size), lock)
             store._map(False, b"")
             return
@@ -107,15 +110,15 @@ def join(store: Store, root: str, lock: int, segment_size: int, repair: bool) ->
         time.sleep(random.uniform(0.001, 0.01))
 
 
-def left_ready(root: str) -> bool:
-    """Whether the control file is that of a live store, its recovery finished."""
+def left_as(root: str, state: int) -> bool:
+    """Whether the control file is of this boot and says that the store is ready, or closed."""
     try:
         with open(os.path.join(root, "control"), "rb") as file:
             magic, version, ready, boot = struct.unpack("<QII16s", file.read(32))
     except (OSError, struct.error):
         return False
     found = (magic, version, ready, boot)
-    return bool(found == (CONTROL_MAGIC, CONTROL_VERSION, 1, boot_id()))
+    return bool(found == (CONTROL_MAGIC, CONTROL_VERSION, state, boot_id()))
 
 
 def boot_id() -> bytes:
@@ -297,6 +300,7 @@ def close_store(store: Store) -> None:
         # Alone (nobody else holds it shared): what is saved now is the end of the log.
         if file_lock(lock, fcntl.F_WRLCK, wait=False):
             store._checkpoint(True)
+            store._left()
             forget_checkpoints(store.path)
     store._end()
 

@@ -164,7 +164,7 @@ cdef class NativeBase(Endpoint):
         if time_ms > self.hub.lease_limit or (verb == EXTEND and time_ms == 0):
             return self.refuse(frame, INVALID, b"the time is over its limit, or an empty lease")
         if verb == RELEASE:
-            done = self.hub.store.release_(receipts, count, time_ms, self.hub.verdicts)
+            done = self.hub.lane.release_(receipts, count, time_ms, self.hub.verdicts)
         else:
             done = self.hub.store.extend_(receipts, count, time_ms, self.hub.verdicts)
         if done < 0:
@@ -216,8 +216,8 @@ cdef class NativeBase(Endpoint):
         max_messages = max(1, min(max_messages, self.hub.take_messages))
         max_bytes = max(1, min(max_bytes, self.hub.take_bytes))
         if verb == RECEIVE:
-            count = self.hub.store.take(queue, group, max_messages, max_bytes, lease_ms,
-                                        self.hub.taken, &pin)
+            count = self.hub.lane.take(queue, group, max_messages, max_bytes, lease_ms,
+                                       self.hub.taken, &pin)
         else:
             count = self.hub.store.scan(queue, offset, max_messages, max_bytes,
                                         self.hub.taken, &pin)

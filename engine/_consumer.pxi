@@ -1,0 +1,182 @@
+# Consumer: a group's side of a queue, for programs that embed the engine.
+
+
+cdef class Consumer:
+    """A group's side of a queue: receive under a lease, then confirm."""
+    cdef readonly Queue queue
+    cdef readonly str name
+    cdef readonly uint32_t id
+
+    def receive(self, uint32_t max_messages=1, *, uint32_t max_bytes=1 << 20, uint32_t lease_ms=30000,
+                uint32_t wait_ms=0):
+        """Up to max_messages messages, each ours for lease_ms; waits up to wait_ms for the first one."""
+        cdef Store store = self.queue.store
+        cdef core_t* core = live(store)
+        cdef taken_t* out = <taken_t*>malloc(max(max_messages, 1) * sizeof(taken_t))
+        cdef uint64_t pin = 0
+        cdef uint64_t until = clock_us() + wait_ms * <uint64_t>1000
+        cdef int found = 0
+        if out == NULL:
+            raise MemoryError()
+        while True:
+            try:
+                enter(store)
+            except StoreClosedError:
+                free(out)
+                raise
+            with nogil:
+                found = take_or_wait(store, self.queue.id, self.id, max_messages, max_bytes, lease_ms, out, &pin, until)
+                leave(core)
+            PyErr_CheckSignals()
+            if found or clock_us() >= until or load32(&core.closing):
+                break
+        if found < 0:
+            free(out)
+            raise_verdict(-found, f"queue {self.queue.name!r}")
+        return batch_new(store, out, found, pin)
+
+    def confirm(self, receipts):
+        """Confirm what the receipts (24 bytes each) name; durable on return.
+
+        Returns a byte for each: 0 done, 1 stale, 2 forged.
+        """
+        raw = _receipts(receipts)
+        size = CONFIRMED_AT_ONCE * sizeof(receipt_t)
+        return b"".join([self._confirm(raw[at : at + size]) for at in range(0, len(raw), size)])
+
+    def _confirm(self, receipts):
+        cdef Store store = self.queue.store
+        cdef bytes raw = _receipts(receipts)
+        cdef core_t* core = enter(store)
+        cdef lane_t* lane = <lane_t*>store.direct
+        cdef uint32_t count = <uint32_t>(len(raw) // sizeof(receipt_t))
+        cdef bytes verdicts = PyBytes_FromStringAndSize(NULL, count)
+        cdef uint8_t* out = <uint8_t*>PyBytes_AS_STRING(verdicts)
+        cdef const receipt_t* given = <const receipt_t*>PyBytes_AS_STRING(raw)
+        cdef round_t* round = NULL
+        cdef uint32_t place = 0
+        cdef int staged = DONE
+        cdef uint8_t verdict = DONE
+        with nogil:
+            while True:
+                staged = confirm_stage(core, lane, 1, given, count, out, True, &round, &place)
+                if staged != BUSY:
+                    break
+                lane_turn(lane)
+            if staged == DONE:
+                lane_direct(lane, round)
+                verdict = round.operations[place].verdict
+                lane_claimed(lane, round)
+            leave(core)
+        raise_verdict(verdict, "confirm")
+        return verdicts
+
+    ack = confirm
+
+    def release(self, receipts, *, uint32_t delay_ms=0):
+        """Give messages back, to be delivered again after delay_ms. A byte for each, as confirm.
+
+        A delay goes on after a restart.
+        """
+        cdef core_t* core = enter(self.queue.store)
+        cdef lane_t* lane = <lane_t*>self.queue.store.direct
+        cdef bytes raw
+        cdef bytes verdicts
+        cdef const receipt_t* given
+        cdef uint32_t count
+        cdef uint8_t* out
+        try:
+            raw = _receipts(receipts)
+            count = <uint32_t>(len(raw) // sizeof(receipt_t))
+            verdicts = PyBytes_FromStringAndSize(NULL, count)
+            given = <const receipt_t*>PyBytes_AS_STRING(raw)
+            out = <uint8_t*>PyBytes_AS_STRING(verdicts)
+            with nogil:
+                release_noted(core, lane, given, count, delay_ms, out)
+            return verdicts
+        finally:
+            leave(core)
+
+    def extend(self, receipts, *, uint32_t lease_ms):
+        """Keep messages for lease_ms from now. A byte for each, as confirm."""
+        cdef core_t* core = live(self.queue.store)
+        cdef bytes raw = _receipts(receipts)
+        cdef bytes verdicts = PyBytes_FromStringAndSize(NULL, len(raw) // sizeof(receipt_t))
+        receipts_settle(core, <const receipt_t*>PyBytes_AS_STRING(raw), <uint32_t>len(verdicts),
+                        LEASED, lease_ms, <uint8_t*>PyBytes_AS_STRING(verdicts), NULL, NULL)
+        return verdicts
+
+    def seek(self, *, offset=None, time_us=None):
+        """Go to an offset or a time (µs since 1970), durably: (the offset, how many messages come from there on).
+
+        What was confirmed from there on comes again; receipts given out before no longer count.
+        """
+        stat = self.queue.stat()
+        target = self.queue.offset_at(time_us) if time_us is not None else int(offset or 0)
+        target = min(max(target, stat["first"]), stat["next"])
+        self.queue.store._seek(self.queue.id, self.id, target)
+        return target, stat["next"] - target
+
+    def _settings(self, bytes fields):
+        """Set fields of the group's settings durably: a list as in docs/format.md."""
+        if not settings_fit(<const uint8_t*>PyBytes_AS_STRING(fields), len(fields)):
+            raise InvalidError("settings that are no list of known fields")
+        verdict, _, _ = self.queue.store._operate(KIND_GROUP_SETTINGS, self.queue.id, self.id,
+                                                  RECORD_GROUP_SETTINGS, fields)
+        raise_verdict(verdict, f"settings of group {self.name!r} of queue {self.queue.name!r}")
+
+    def _setting(self, int field):
+        """A field of the group's settings: (its generation, its bytes); (0, b"") if it is not set."""
+        cdef core_t* core = live(self.queue.store)
+        cdef group_t* group = find_group(core, self.id)
+        cdef uint32_t size = 0
+        cdef const uint8_t* found
+        if not 1 <= field <= SETTINGS:
+            raise InvalidError(f"settings have fields 1 to {SETTINGS}, not {field}")
+        if group == NULL:
+            raise QueueNotFoundError(f"group {self.name!r} of queue {self.queue.name!r} was deleted")
+        stripe_lock(core, group)
+        found = setting_find(core, group, field, &size)
+        generation = setting_generation(core, group, field)
+        raw = (<const char*>found)[:size] if found != NULL else b""
+        stripe_unlock(core, group)
+        return generation, raw
+
+    def stat(self):
+        """How far the group is, by name."""
+        cdef core_t* core = live(self.queue.store)
+        cdef group_t* group = find_group(core, self.id)
+        cdef queue_t* queue = find_queue(core, self.queue.id)
+        if group == NULL or queue == NULL:
+            raise QueueNotFoundError(f"group {self.name!r} of queue {self.queue.name!r} was deleted")
+        cdef bint some = group.root.page != 0 and group.root.page != FULL
+        return {"floor": group.floor, "cursor": group.cursor, "in_flight": group.root.waiting if some else 0,
+                "ready": (group.root.ready if some else 0) + max(queue.next, group.cursor) - group.cursor}
+
+
+cdef bytes _receipts(object receipts):
+    cdef bytes raw = bytes(receipts)
+    if len(raw) == 0 or len(raw) % sizeof(receipt_t):
+        raise InvalidError(f"receipts have {sizeof(receipt_t)} bytes each, these are {len(raw)}")
+    return raw
+
+
+cdef int take_or_wait(Store store, uint32_t queue, uint32_t group, uint32_t count, uint32_t max_bytes,
+                      uint32_t lease_ms, taken_t* out, uint64_t* pin, uint64_t until) noexcept nogil:
+    """Take; if there is nothing, sleep until something arrives or falls due, at most 100 ms, and take once more."""
+    cdef core_t* core = <core_t*>store.core
+    cdef uint32_t seen = load32(&core.control.arrival_word)
+    cdef lane_t* lane = <lane_t*>store.direct
+    cdef int found = delivery_take(core, lane, queue, group, count, max_bytes, lease_ms, out, pin)
+    cdef uint64_t now = clock_us()
+    cdef uint64_t due
+    if found or now >= until:
+        return found
+    due = store.next_due(queue, group)
+    if due and due < until:
+        until = due
+    add32(&core.control.receivers, 1)
+    if until > now:
+        futex_wait(&core.control.arrival_word, seen, min(until - now, <uint64_t>100000))
+    add32(&core.control.receivers, -1)
+    return delivery_take(core, lane, queue, group, count, max_bytes, lease_ms, out, pin)
