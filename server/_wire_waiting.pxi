@@ -139,16 +139,24 @@ cdef class WaitingRoom:
     cdef int wake_group(self, uint32_t queue, int64_t group) except -1:
         """Serve the waiting of one group until it is dry; readers are all tried."""
         cdef Parked parked
+        cdef Py_ssize_t left
         groups = self.queues.get(queue)
         line = None if groups is None else groups.get(group)
         if line is None:
             return 0
-        for one in list(line) if group < 0 else line.copy():
-            parked = <Parked>one
+        if group < 0:
+            for one in list(line):
+                self.served(<Parked>one)
+            return 0
+        left = len(line)
+        while left and line:
+            left -= 1
+            parked = <Parked>next(iter(line))
             if not self.served(parked):
-                if group >= 0:
-                    break
-        if group >= 0 and group in self.queues.get(queue, ()):
+                break
+            if not parked.gone:
+                line.move_to_end(parked)
+        if group in self.queues.get(queue, ()):
             self.watch(queue, group)
         return 0
 
