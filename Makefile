@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test debug-test soak bench asv lint build clean distclean FORCE
+.PHONY: help run test debug-test soak mutants bench asv lint build clean distclean FORCE
 
 # release, debug (bounds checked) or trace (for coverage; several times slower).
 PENSTOCK_BUILD ?= release
@@ -49,6 +49,9 @@ debug-test: ## run the tests against a build that checks its bounds
 
 soak: build $(VENV)/test ## kill it thousands of times under load
 	@exec $(PY) -m pytest -q tests/crash --soak $(ARGS)
+
+mutants: build $(VENV)/test ## break each rule of safety and see a test fail
+	@exec $(PY) tests/mutants/run.py $(ARGS)
 
 bench: build ## measure beside the peers that this machine has
 	@exec $(PY) benchmarks/compare.py $(ARGS)

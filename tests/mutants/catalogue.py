@@ -1,0 +1,175 @@
+"""One mutant for each rule of safety: what is changed, and the tests that must fail then."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+POWER = "tests/crash/test_power.py"
+FAULTS = "tests/crash/test_faults.py"
+FLIPS = "tests/crash/test_flips.py"
+RECEIPTS = "tests/unit/test_engine_receipts.py"
+DELIVERY = "tests/unit/test_engine_delivery.py"
+QUEUE = "tests/unit/test_engine_queue.py"
+BATCH = "tests/unit/test_engine_batch.py"
+
+
+class Mutant(NamedTuple):
+    """old stands exactly once in file; with new instead, one of tests must fail."""
+
+    rule: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+MUTANTS = (
+    Mutant(
+        "nothing is shown that a power cut could take back",
+        "engine/_index.pxi",
+        "    if leaf[(high - 1) % LEAF].position < durable:\n        return high\n",
+        "    return high\n",
+        (FAULTS,),
+    ),
+    Mutant(
+        "nothing is acknowledged before it is durable",
+        "engine/_commit.pxi",
+        "    if round.disk and make_durable(core, round.end) != DONE:",
+        "    if False:",
+        (POWER, FAULTS, QUEUE),
+    ),
+    Mutant(
+        "after a failed fsync the store is poisoned",
+        "engine/_commit.pxi",
+        "    store32(&core.control.poisoned, 1)\n",
+        "    pass\n",
+        (FAULTS,),
+    ),
+    Mutant(
+        "the mark that is published was read before the sync",
+        "engine/_commit.pxi",
+        "                    durable_raise(core, mark)",
+        "                    durable_raise(core, load64(&control.written))",
+        (POWER, "tests/crash/test_kill.py"),
+    ),
+    Mutant(
+        "the old segment is on disk before the next one begins",
+        "engine/_commit.pxi",
+        "    failed = log_sync(core)\n    if failed == 0:\n        durable_raise(core, end)\n"
+        "        failed = segment_begin",
+        "    failed = 0\n    if failed == 0:\n        durable_raise(core, end)\n"
+        "        failed = segment_begin",
+        (POWER,),
+    ),
+    Mutant(
+        "a frame counts whole or not at all",
+        "engine/_record.pxi",
+        "        if record_judge(core, base + at, end - at, number << 32 | at, salt) != WHOLE:\n"
+        "            return BROKEN\n",
+        "",
+        (POWER, FLIPS),
+    ),
+    Mutant(
+        "a record is judged before it is served",
+        "engine/_record.pxi",
+        "    if record.check != xxh3(record, 40, xxh3(at + sizeof(record_t), payload_size(record), "
+        "core.salt) ^ salt):\n        return BROKEN\n",
+        "",
+        (FLIPS,),
+    ),
+    Mutant(
+        "corruption is reported, not taken for a torn tail",
+        "engine/store.py",
+        "        promised = max(promised, store._promise_after(end))",
+        "        promised = 0",
+        (FLIPS,),
+    ),
+    Mutant(
+        "after a crash nothing is written behind the end of a segment",
+        "engine/store.py",
+        "    if clean and end == position and",
+        "    if end == max(position, end) and",
+        (POWER, "tests/crash/test_kill.py"),
+    ),
+    Mutant(
+        "what a killed process wrote is on disk before it is called durable",
+        "engine/store.py",
+        "            os.fsync(descriptor)\n            os.posix_fadvise",
+        "            os.posix_fadvise",
+        (POWER,),
+    ),
+    Mutant(
+        "a forged receipt is refused",
+        "engine/_take.pxi",
+        "    if group == NULL or receipt.mac != receipt_mac(core, group, receipt.offset, "
+        "receipt.nonce):",
+        "    if group == NULL:",
+        (RECEIPTS,),
+    ),
+    Mutant(
+        "a late receipt is refused",
+        "engine/_delivery.pxi",
+        "    if path.slot.state != LEASED or path.slot.nonce != nonce or "
+        "path.slot.until_us <= now:",
+        "    if path.slot.state != LEASED:",
+        (RECEIPTS, DELIVERY, "tests/property"),
+    ),
+    Mutant(
+        "a confirmed message is not delivered again",
+        "engine/_apply.pxi",
+        "                confirm_range(core, group, ranges[at].start, ranges[at].count)",
+        "                pass",
+        (DELIVERY, "tests/property"),
+    ),
+    Mutant(
+        "a rewind outlives what was confirmed before it",
+        "engine/_apply.pxi",
+        "        if group != NULL and group.generation == confirm.generation:\n",
+        "        if group != NULL:\n",
+        ("tests/property", DELIVERY, "tests/golden"),
+    ),
+    Mutant(
+        "a confirmation that found no room counts for nothing",
+        "engine/_commit.pxi",
+        "            confirms_undo(core, round)\n",
+        "            pass\n",
+        (FAULTS,),
+    ),
+    Mutant(
+        "a producer's number is stored once",
+        "engine/_apply.pxi",
+        "    if kept == NULL or kept.sequence < sequence:\n        return False\n"
+        "    offset[0]",
+        "    return False\n    offset[0]",
+        (QUEUE,),
+    ),
+    Mutant(
+        "what a killed process assigned and did not write is taken back",
+        "engine/_apply.pxi",
+        "            store64(&queue.next, queue.next - 1)\n",
+        "            break\n",
+        (FAULTS,),
+    ),
+    Mutant(
+        "an atomic batch is stored in all of its queues or in none",
+        "engine/_commit.pxi",
+        "        if find_queue(core, round.operations[index].queue) == NULL:\n"
+        "            verdict = NOT_FOUND\n",
+        "",
+        (BATCH,),
+    ),
+    Mutant(
+        "a page that cannot be read costs its messages, not the process",
+        "engine/os.h",
+        "    if (guard_mark) siglongjmp(*guard_mark, 1);\n",
+        "",
+        ("tests/crash/test_unreadable.py",),
+    ),
+    Mutant(
+        "a head that comes again is cut where it was cut before",
+        "server/_wire_http.pxi",
+        " and memmem(data, size, b\"\\r\\n\\r\\n\", 4) == <void*>(data + size - body - 4):",
+        ":",
+        ("tests/unit/test_http_door.py",),
+    ),
+)
