@@ -25,8 +25,11 @@ cdef struct sequenced_t:
     uint64_t spare
 
 
-cdef inline void message_append(core_t* core, queue_t* queue, const record_t* record) noexcept nogil:
-    """Give the message its place in the index; readers see it once next has grown and its frame is durable."""
+cdef inline uint64_t message_append(core_t* core, queue_t* queue, const record_t* record) noexcept nogil:
+    """Give the message its place in the index; readers see it once next has grown and its frame is durable.
+
+    Returns the bytes of its record, which the caller counts as needed (live_add).
+    """
     cdef entry_t* entry = index_append(core, queue)
     cdef uint64_t pin
     cdef const record_t* message = record
@@ -40,10 +43,14 @@ cdef inline void message_append(core_t* core, queue_t* queue, const record_t* re
     entry.key = attribute_hash(message, ATTRIBUTE_KEY) if message != NULL else 0
     entry.spare = 0
     if record.type == RECORD_PLACE:
+        if message != NULL:
+            live_add(core, message.position, entry.size)
+            entry.spare = PLACED
         pin_give(core)
     queue.last_us = record.stored_us
     queue.bytes += entry.size
     store64(&queue.next, queue.next + 1)
+    return record_size(record)
 
 
 cdef uint32_t queue_id_next(core_t* core) noexcept nogil:
@@ -70,8 +77,7 @@ cdef void queue_apply(core_t* core, uint32_t id, const char* name, uint32_t size
     if name_find(core, 0, name, size, &bucket):
         return
     reach(core, 0, QUEUES_AT + (slot + 1) * <uint64_t>256)
-    if state.queue_free == slot + 1:
-        state.queue_free = queue.group
+    queue_slot_take(core, slot)
     memset(queue, 0, sizeof(queue_t))
     queue.generation = id >> QUEUE_BITS
     queue.defined = position
@@ -138,7 +144,7 @@ cdef void names_forget(core_t* core, uint32_t held, uint32_t queue, const char* 
 
 
 cdef void queue_delete_apply(core_t* core, uint32_t id) noexcept nogil:
-    """Forget a queue and its groups; its messages stay in the log, unreachable."""
+    """Forget a queue and its groups; its messages are given up in steps, and then its slot is free."""
     cdef state_t* state = &core.control.state
     cdef queue_t* queue = find_queue(core, id)
     cdef uint32_t slot
@@ -151,9 +157,8 @@ cdef void queue_delete_apply(core_t* core, uint32_t id) noexcept nogil:
             group_forget(core, group)
     slot = id & (QUEUES - 1)
     names_forget(core, slot + 1, 0, queue.name, queue.name_size)
+    queue_dying(core, slot)
     store32(&queue.id, 0)
-    queue.group = <uint32_t>state.queue_free
-    state.queue_free = slot + 1
     state.queue_live -= 1
 
 
@@ -262,7 +267,9 @@ cdef void apply_control(core_t* core, const record_t* record) noexcept nogil:
     elif record.type == RECORD_TRIM:
         queue = find_queue(core, record.queue)
         if queue != NULL and queue.first < record.offset:
-            store64(&queue.first, record.offset)
+            # Never beyond the end: a purge of what was taken back must not hide what comes.
+            store64(&queue.first, min(record.offset, queue.next))
+            add64(&core.control.trims, 1)
     elif record.type == RECORD_NOTE:
         note_apply(core, record)
     elif record.type == RECORD_SEEK:
@@ -292,7 +299,7 @@ cdef void apply_replay(core_t* core, const record_t* record) noexcept nogil:
             if index_reserve(core, 8):
                 core.control.full = 1
                 return
-            message_append(core, queue, record)
+            live_add(core, record.position, message_append(core, queue, record))
         producer_note(core, record)
     elif record.type == RECORD_CONFIRM:
         confirm = <const confirm_t*>record_body(record)
@@ -379,6 +386,7 @@ cdef void state_undo(core_t* core) noexcept nogil:
     cdef group_t* group
     cdef entry_t* leaf
     cdef uint64_t salt = 0
+    journal_undo(core)
     control.epoch += 1
     if written == control.coming_position:
         control.sequence = control.coming_sequence
@@ -399,12 +407,14 @@ cdef void state_undo(core_t* core) noexcept nogil:
         if queue.defined >= written:
             queue_delete_apply(core, queue.id)
             continue
-        while queue.next:
+        # What was purged is on disk, and its pages may be another queue's by now.
+        while queue.next > queue.first:
             leaf = index_leaf(core, queue, queue.next - 1)
             if leaf[(queue.next - 1) % LEAF].position < written:
                 if leaf != no_leaf:
                     queue.leaf = <uint32_t>((<uint8_t*>leaf - core.index) // PAGE)
                 break
+            queue.bytes -= min(queue.bytes, <uint64_t>leaf[(queue.next - 1) % LEAF].size)
             store64(&queue.next, queue.next - 1)
     for slot in range(PRODUCERS if control.state.producer_slots else 0):
         producer_undo(core, producer_slot(core, slot), written)

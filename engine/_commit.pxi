@@ -198,12 +198,13 @@ cdef int log_roll(core_t* core) noexcept nogil:
     cdef control_t* control = core.control
     cdef int failed
     cdef uint64_t end = load64(&control.written)
-    if segment_prepared(core) == 0:
+    if segment_prepared(core) == 0 or not live_room(core, control.segment + 1):
         return STORE_FULL
     mutex_lock(&control.sync_lock)
     failed = log_sync(core)
     if failed == 0:
         durable_raise(core, end)
+        live_seal(core, end >> 32, end & BYTE)
         failed = segment_begin(core, control.segment + 1, end)
         if failed == 0:
             durable_raise(core, load64(&control.written))
@@ -238,10 +239,12 @@ cdef void round_commit(core_t* core, round_t* round) noexcept nogil:
             and index_reserve(core, round.messages // LEAF + 4 * <uint64_t>round.count + 8):
         verdict = STORE_FULL
     if verdict == DONE:
+        journal_begin(core, &control.written)
         control.inside = 1
         round_assign(core, round)
         verdict = round_write(core, round)
         control.inside = 0
+        journal_end(core)
     else:
         round_fail(round, <uint8_t>verdict)
         if verdict == STORE_FULL:
@@ -282,6 +285,7 @@ cdef void round_assign(core_t* core, round_t* round) noexcept nogil:
     cdef uint64_t now = clock_us()
     cdef uint64_t at
     cdef uint64_t chain = 0
+    cdef uint64_t live = 0
     cdef uint32_t index, within
     cdef uint32_t records = 0
     # Read once: the operations of an atomic batch must all find the same answer.
@@ -299,6 +303,8 @@ cdef void round_assign(core_t* core, round_t* round) noexcept nogil:
         if operation.kind == KIND_APPEND or operation.kind == KIND_PLACE:
             if operation.spare:
                 together_admit(core, round, index, full)
+            if operation.kind == KIND_PLACE and not place_holds(core, <record_t*>(round.buffer + at)):
+                operation.verdict = NOT_FOUND
             queue = operation_admit(core, operation, full)
         else:
             operation_prepare(core, operation, <record_t*>(round.buffer + at), now)
@@ -315,10 +321,12 @@ cdef void round_assign(core_t* core, round_t* round) noexcept nogil:
                 record.type = RECORD_SKIP
             record_seal(record, record.check, control.salt)
             if queue != NULL:
-                message_append(core, queue, record)
+                live += message_append(core, queue, record)
             chain = xxh3(&record.check, 8, chain)
             at += record_size(record)
             records += 1
+    if live:
+        live_add(core, start, live)
     frame.magic = FRAME_MAGIC
     frame.count = records
     frame.position = start
@@ -328,6 +336,11 @@ cdef void round_assign(core_t* core, round_t* round) noexcept nogil:
     frame.durable = load64(&control.durable)
     frame.chain = chain
     frame.check = xxh3(frame, 56, core.salt ^ control.salt)
+
+
+cdef bint place_holds(core_t* core, const record_t* record) noexcept nogil:
+    """Whether what a PLACE leads to is in a segment that stays: dead ones may be gone at any time."""
+    return record.body_size >= 8 and live_holds(core, (<const uint64_t*>record_body(record))[0])
 
 
 cdef void together_admit(core_t* core, round_t* round, uint32_t first, bint full) noexcept nogil:

@@ -54,6 +54,7 @@ cdef enum:
     STRIPES = 64
     NAME_SIZE = 128
     NAME_BUCKETS = 524288      # u32 each: queues and groups in one table
+    JOURNAL = 1024              # counts that one holder of the store lock may change and have put back
 
 cdef enum:
     CONTROL_VERSION = 1
@@ -82,6 +83,8 @@ cdef struct queue_t:
     uint32_t group              # the queue's own group
     uint32_t name_size
     char name[128]
+    uint32_t settings           # page of the arena, 0 none
+    uint64_t reclaimed          # messages below were given up: what they took is counted as free; <= first
 
 cdef struct group_t:
     uint32_t id
@@ -118,7 +121,16 @@ cdef struct state_t:
     uint64_t queue_free         # slot + 1 of a deleted queue, chained through group
     uint64_t group_free         # slot + 1 of a removed group, chained through queue
     uint64_t notes              # page of the table of notes
-    uint64_t spare[5]
+    uint64_t reclaim            # page of the arena with what reclaiming keeps, 0 before the first
+    uint64_t index_taken        # index pages used again
+    uint64_t uncounted          # 1: something needed was not counted, so that nothing may be reclaimed
+    uint64_t spare[16]
+    uint64_t checkpoints        # taken so far: the number of the one that has this image
+    uint64_t index_freed        # index pages ever given back
+
+cdef struct noted_t:
+    uint64_t at                 # byte of the control file
+    uint64_t bytes
 
 cdef struct control_t:
     uint64_t magic
@@ -152,6 +164,16 @@ cdef struct control_t:
     uint64_t corrupt
     uint64_t messages
     uint64_t salt               # of the segment written to
+    uint64_t kept               # number of the oldest checkpoint that is kept, 0 not known
+    uint64_t kept_position      # the log from here on is replayed when it is used
+    uint64_t index_reusable     # index pages given back before it was taken
+    uint64_t journal_word       # byte of the word that publishes what the journal's counts belong to
+    uint64_t journal_value      # what it was
+    uint64_t journal_count
+    noted_t journal[1024]
+    uint64_t trims              # purges and deletions applied so far
+    uint64_t trims_seen         # of them, those whose messages were given up
+    pthread_mutex_t reclaim_lock
     pthread_mutex_t store_lock
     pthread_mutex_t sync_lock
     pthread_mutex_t arena_lock
@@ -209,7 +231,7 @@ cdef uint64_t CONTROL_ROOM = <uint64_t>64 << 30     # virtual, not memory
 cdef uint64_t INDEX_ROOM = <uint64_t>1 << 40
 
 assert sizeof(queue_t) <= 256 and sizeof(group_t) <= 256 and sizeof(control_t) <= HEADER_BYTES
-assert sizeof(child_t) == 32 and sizeof(producer_t) <= 64
+assert sizeof(child_t) == 32 and sizeof(producer_t) <= 64 and sizeof(state_t) == 256
 
 
 cdef queue_t* queue_slot(core_t* core, uint32_t slot) noexcept nogil:

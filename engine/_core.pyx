@@ -30,6 +30,7 @@ include "_control.pxi"      # shared memory: marks, tables, locks
 include "_segment.pxi"      # log files: create, map, roll
 include "_record.pxi"       # encode and judge records and frames
 include "_index.pxi"        # offset -> position
+include "_live.pxi"         # what each segment is still needed for
 include "_delivery.pxi"     # leases and confirmations of a group
 include "_settings.pxi"   # filter, order, retries of a group
 include "_notes.pxi"        # the broker's objects: name -> bytes
@@ -40,6 +41,7 @@ include "_staging.pxi"    # lanes: who commits what is staged
 include "_attempts.pxi"   # how often delivered, and waiting until when: recorded
 include "_take.pxi"       # receive, confirm, release, extend
 include "_recover.pxi"      # checkpoint and replay
+include "_reclaim.pxi"      # what nobody needs any more comes back
 include "_batch.pxi"        # what a reader gets
 include "_use.pxi"         # verdicts as exceptions, who is inside
 include "_store.pxi"        # Store, and the C face of it
@@ -51,3 +53,4 @@ include "_lane.pxi"         # the event loop's face
 include "_sight.pxi"        # what a message is to a group, how far a group is behind
 include "_search.pxi"       # messages by what they carry, records by what they speak of
 include "_inspector.pxi"    # Inspector
+include "_reclaimer.pxi"    # Reclaimer

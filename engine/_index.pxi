@@ -17,7 +17,8 @@ cdef int index_reserve(core_t* core, uint64_t pages) noexcept nogil:
     cdef uint64_t end = (core.control.state.index_pages + 1 + pages) * PAGE
     cdef uint64_t step = 1 << 20
     cdef int failed
-    if end <= core.control.index_allocated:
+    if end <= core.control.index_allocated \
+            or core.control.state.index_taken + pages < core.control.index_reusable:
         return 0
     if core.control.index_allocated >= <uint64_t>64 << 20:
         step = 64 << 20
@@ -42,8 +43,66 @@ cdef inline bint index_holds(core_t* core, uint32_t page) noexcept nogil:
 
 cdef inline uint32_t index_take(core_t* core) noexcept nogil:
     """A page out of what index_reserve made sure of."""
+    if core.control.state.index_taken < core.control.index_reusable:
+        return index_reuse(core)
     core.control.state.index_pages += 1
     return <uint32_t>core.control.state.index_pages
+
+
+cdef enum:
+    GIVEN = 1020                # index pages in one page of the list
+
+cdef struct given_t:
+    # A page of the arena: index pages given back, in the order in which that was done.
+    uint64_t base               # how many were given back before the first one here
+    uint32_t next
+    uint32_t spare
+    uint32_t pages[GIVEN]
+
+assert sizeof(given_t) == PAGE
+
+
+cdef uint32_t index_reuse(core_t* core) noexcept nogil:
+    """The index page that was given back first. Only those that no checkpoint kept can lead to are asked for."""
+    cdef reclaim_t* reclaim = reclaim_page(core)
+    cdef state_t* state = &core.control.state
+    cdef uint32_t old = reclaim.free_first
+    cdef given_t* given = <given_t*>arena_page(core, old)
+    cdef uint32_t page
+    if state.index_taken - given.base >= GIVEN:
+        reclaim.free_first = given.next
+        given = <given_t*>arena_page(core, given.next)
+        arena_give(core, old)
+    page = given.pages[state.index_taken - given.base]
+    store64(&state.index_taken, state.index_taken + 1)
+    return page
+
+
+cdef void index_give(core_t* core, uint32_t page) noexcept nogil:
+    """Give a page back. It keeps what it has until no checkpoint needs it. A death in between leaks it."""
+    cdef reclaim_t* reclaim = reclaim_page(core)
+    cdef state_t* state = &core.control.state
+    cdef given_t* given
+    cdef uint32_t fresh
+    if reclaim == NULL:
+        return
+    given = <given_t*>arena_page(core, reclaim.free_last)
+    if reclaim.free_last and given.next:
+        reclaim.free_last = given.next
+        given = <given_t*>arena_page(core, given.next)
+    if reclaim.free_last == 0 or state.index_freed - given.base == GIVEN:
+        fresh = arena_take(core)
+        if fresh == 0:
+            return
+        (<given_t*>arena_page(core, fresh)).base = state.index_freed
+        if reclaim.free_last:
+            given.next = fresh
+        else:
+            reclaim.free_first = fresh
+        reclaim.free_last = fresh
+        given = <given_t*>arena_page(core, fresh)
+    given.pages[state.index_freed - given.base] = page
+    store64(&state.index_freed, state.index_freed + 1)
 
 
 cdef entry_t* index_append(core_t* core, queue_t* queue) noexcept nogil:

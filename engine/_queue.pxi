@@ -260,7 +260,8 @@ cdef class Queue:
         cdef queue_t* queue = find_queue(core, self.id)
         if queue == NULL:
             raise QueueNotFoundError(f"queue {self.name!r} was deleted")
-        return {"id": queue.id, "first": queue.first, "next": queue.next, "visible": visible_end(core, queue),
+        return {"id": queue.id, "reclaimed": queue.reclaimed, "first": queue.first, "next": queue.next,
+                "visible": visible_end(core, queue),
                 "bytes": queue.bytes, "created_us": queue.created_us, "last_us": queue.last_us,
                 **self.group().stat()}
 

@@ -58,6 +58,7 @@ cdef uint8_t* snapshot(core_t* core, checkpoint_t* head) noexcept nogil:
     for at in range(STRIPES):
         stripe_take(core, at)
     mutex_lock(&control.arena_lock)
+    control.state.checkpoints += 1
     head.size = image_size(core)
     head.position = control.written
     head.sequence = control.sequence
@@ -197,6 +198,7 @@ cdef uint64_t frames_replay(core_t* core, uint64_t position, uint64_t* promised)
         base = segment_map(core, number + 1, &salt)
         if base == NULL or (<const segment_header_t*>base).previous_end != (number << 32 | at):
             return number << 32 | at
+        live_seal(core, number, at)
         number += 1
         at = SEGMENT_HEADER_SIZE
 
@@ -274,6 +276,7 @@ cdef void control_new(core_t* core) noexcept nogil:
     control.magic = CONTROL_MAGIC
     control.version = CONTROL_VERSION
     mutex_shared_init(&control.store_lock)
+    mutex_shared_init(&control.reclaim_lock)
     mutex_shared_init(&control.sync_lock)
     mutex_shared_init(&control.arena_lock)
     mutex_shared_init(&control.prepare_lock)
@@ -285,5 +288,6 @@ cdef void control_new(core_t* core) noexcept nogil:
     control.tables_allocated[1] = GROUPS_AT
     control.tables_allocated[2] = ARENA_AT
     control.tables_allocated[3] = ARENA_AT
+    control.trims = 1
     control.sequence = 1
     control.epoch = 1

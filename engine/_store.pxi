@@ -66,7 +66,8 @@ cdef class Store:
             "epoch": control.epoch, "frames": control.frames, "fsyncs": control.fsyncs,
             "bytes_written": control.bytes_written, "messages_appended": control.messages,
             "queues": control.state.queue_live, "groups": control.state.group_live,
-            "index_pages": control.state.index_pages, "state_pages": control.state.arena_pages,
+            "index_pages": control.state.index_pages, "index_given": control.state.index_freed,
+            "state_pages": control.state.arena_pages,
             "segments": control.prepared, "corrupt": control.corrupt, "full": control.full,
             "poisoned": control.poisoned, "maps": live(self).map_count,
         }

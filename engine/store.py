@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from penstock.engine._core import Reclaimer
 from penstock.engine.errors import CorruptionError, EngineError, InvalidError, StoreLockedError
+from penstock.engine.reclaim import forget_checkpoints, keep
 
 if TYPE_CHECKING:
     from penstock.engine._core import Queue, Store
@@ -305,13 +307,6 @@ def close_store(store: Store) -> None:
     store._end()
 
 
-def forget_checkpoints(root: str) -> None:
-    """Remove all but the two newest checkpoints."""
-    folder = os.path.join(root, "ckpt")
-    for name in sorted(n for n in os.listdir(folder) if n != "new")[:-2]:
-        os.unlink(os.path.join(folder, name))
-
-
 def index_chunks(queue: Queue, low: int, high: int) -> list[np.ndarray[Any, Any]]:
     """Read-only views of the mapped index, a chunk of at most 128 entries each."""
     pages = queue._pages(low, high)
@@ -357,6 +352,8 @@ class Maintenance(threading.Thread):
         if self.store._due_checkpoint(CHECKPOINT_BYTES):
             self.store.checkpoint()
             forget_checkpoints(self.store.path)
+            keep(self.store)
+        Reclaimer(self.store).give_up()
 
     def ahead(self) -> int:
         """How many segments to have ready: more when they were used up fast since the last turn."""

@@ -83,7 +83,7 @@ def test_a_placed_message_is_stored_once_and_outlives_a_crash(tmp_path: Path) ->
 def test_a_place_that_leads_nowhere_is_counted_as_damage(tmp_path: Path) -> None:
     with Store.open(tmp_path / "s", segment_size=1 << 20) as store:
         queue = store.queue("q")
-        store._place(queue, 99 << 32 | 4096)
+        store._place(queue, 1 << 32 | 4104)
         queue.append(b"good")
         assert queue.consumer("").receive(10, lease_ms=1000).tolist() == [b"good"]
         assert store.stat()["corrupt"] == 1

@@ -1,0 +1,224 @@
+# What nobody needs any more comes back: messages that were purged are given up in steps, the index pages that led to
+# them are used again, and a segment of which nothing is needed is used again or removed.
+#
+# One process at a time does it, under the reclaim lock, in its maintenance thread; the store lock is held for the
+# few counts of one step. Invariants: 1. queue.reclaimed <= queue.first <= queue.next; what stands between the first
+# two is purged, and still counted. 2. What a step gives up was purged before, and is on disk as such before any file
+# changes. 3. A kept checkpoint never leads to what was changed: a page or segment is used again only if the oldest
+# checkpoint kept knows it as free.
+
+cdef enum:
+    STEP = 4096                 # messages given up at once
+    TAKINGS = 64                # segments they may lie in
+
+cdef uint32_t DAMAGED_PATH = 0xFFFFFFFF
+
+cdef struct taking_t:
+    uint64_t number             # of the segment
+    uint64_t bytes
+
+cdef struct takings_t:
+    taking_t at[64]
+    uint32_t count
+    uint64_t bytes              # of messages, as the queue counts them
+
+
+cdef void queue_dying(core_t* core, uint32_t slot) noexcept nogil:
+    """Note a queue that is being deleted among those whose messages are to be given up; twice does no harm."""
+    cdef reclaim_t* reclaim = reclaim_page(core)
+    if reclaim == NULL or reclaim.dying == slot + 1:
+        return
+    queue_slot(core, slot).group = reclaim.dying
+    reclaim.dying = slot + 1
+    add64(&core.control.trims, 1)
+
+
+cdef bint chain_drop(core_t* core, uint32_t* head, uint32_t slot) noexcept nogil:
+    """Take a queue's slot out of a chain of them; False if it is not in it."""
+    while head[0]:
+        if head[0] == slot + 1:
+            head[0] = queue_slot(core, slot).group
+            return True
+        head = &queue_slot(core, head[0] - 1).group
+    return False
+
+
+cdef void queue_slot_take(core_t* core, uint32_t slot) noexcept nogil:
+    """See to it that a slot is free and on no list. Only a replay finds one whose messages are not given up yet."""
+    cdef state_t* state = &core.control.state
+    cdef uint32_t head
+    if slot >= state.queue_slots:
+        return
+    while queue_slot(core, slot).tree and state.queue_free != slot + 1 and queue_giveup(core, slot) > 0:
+        pass
+    head = <uint32_t>state.queue_free
+    if chain_drop(core, &head, slot):
+        store64(&state.queue_free, head)
+    elif state.reclaim:
+        chain_drop(core, &reclaim_page(core).dying, slot)
+
+
+cdef bint taking_add(takings_t* takings, uint64_t number, uint64_t bytes_) noexcept nogil:
+    """Add to what will be taken from a segment; False if there is no room for one more."""
+    cdef uint32_t at = takings.count
+    while at:
+        at -= 1
+        if takings.at[at].number == number:
+            takings.at[at].bytes += bytes_
+            return True
+    if takings.count == TAKINGS:
+        return False
+    takings.at[takings.count].number = number
+    takings.at[takings.count].bytes = bytes_
+    takings.count += 1
+    return True
+
+
+cdef uint64_t takings_gather(core_t* core, queue_t* queue, uint64_t low, uint64_t high,
+                             takings_t* takings) noexcept nogil:
+    """Add up by segment what the entries of [low, high) hold; returns how far it got. Without the store lock."""
+    cdef uint64_t offset = low
+    cdef const entry_t* leaf = NULL
+    cdef const entry_t* entry
+    cdef const record_t* record
+    takings.count = 0
+    takings.bytes = 0
+    while offset < high:
+        if leaf == NULL or offset % LEAF == 0:
+            leaf = index_leaf(core, queue, offset)
+        entry = leaf + offset % LEAF
+        if entry.position:
+            # Room for both segments of a PLACE, so that an entry is taken wholly or not at all.
+            if takings.count + 2 > TAKINGS:
+                return offset
+            if entry.spare == PLACED:
+                record = record_at(core, entry.position)
+                # Of a PLACE that is damaged it is not known where it led: both segments keep its bytes.
+                if record != NULL and record.type == RECORD_PLACE and record.body_size >= 8:
+                    taking_add(takings, entry.position >> 32, record_size(record))
+                    taking_add(takings, (<const uint64_t*>record_body(record))[0] >> 32, entry.size)
+            else:
+                taking_add(takings, entry.position >> 32, entry.size)
+            takings.bytes += entry.size
+        offset += 1
+    return offset
+
+
+cdef int64_t queue_giveup(core_t* core, uint32_t slot) noexcept nogil:
+    """Give up some of what was purged from a queue: how many messages, 0 when there are none, -1 to come again."""
+    cdef queue_t* queue = queue_slot(core, slot)
+    cdef takings_t takings
+    cdef uint64_t pin, reached
+    cdef uint64_t low = queue.reclaimed
+    cdef bint dead = load32(&queue.id) == 0
+    cdef uint64_t high = load64(&queue.next) if dead else load64(&queue.first)
+    cdef uint32_t at
+    if low >= high and not dead:
+        return 0
+    pin_take(core, &pin)
+    reached = takings_gather(core, queue, low, min(high, low + STEP), &takings)
+    pin_give(core)
+    store_lock(core)
+    if queue.reclaimed != low or (queue.id and reached > queue.first):
+        pthread_mutex_unlock(&core.control.store_lock)
+        return -1
+    journal_begin(core, &queue.reclaimed)
+    for at in range(takings.count):
+        live_take(core, takings.at[at].number << 32, takings.at[at].bytes)
+    store64(&queue.reclaimed, reached)
+    journal_end(core)
+    queue.bytes -= min(queue.bytes, takings.bytes)
+    pages_give(core, queue, low, reached)
+    if dead and reached == queue.next:
+        tree_give(core, queue, low)
+    pthread_mutex_unlock(&core.control.store_lock)
+    return reached - low
+
+
+cdef uint32_t index_path(core_t* core, uint64_t tree, uint64_t leaf, uint32_t* pages) noexcept nogil:
+    """The pages from a leaf (pages[0]) up to the root; the tree's height, or DAMAGED_PATH."""
+    cdef uint32_t height = tree >> 32
+    cdef uint32_t level = height
+    cdef uint64_t span = 1
+    pages[height] = <uint32_t>tree
+    while level:
+        span = fan_span(level - 1)
+        if not index_holds(core, pages[level]):
+            return DAMAGED_PATH
+        pages[level - 1] = (<uint32_t*>index_page(core, pages[level]))[leaf // span % FAN]
+        level -= 1
+    return height if index_holds(core, pages[0]) else DAMAGED_PATH
+
+
+cdef inline uint64_t fan_span(uint32_t level) noexcept nogil:
+    """How many leaves a subtree of the index has whose root stands at a level."""
+    cdef uint64_t span = 1
+    while level:
+        span *= FAN
+        level -= 1
+    return span
+
+
+cdef void pages_give(core_t* core, queue_t* queue, uint64_t low, uint64_t reached) noexcept nogil:
+    """Give back the index pages of which the last entry was given up, the root excepted. Under the store lock."""
+    cdef uint32_t pages[8]
+    cdef uint32_t height, level
+    cdef uint64_t leaf
+    for leaf in range(low // LEAF, reached // LEAF):
+        height = index_path(core, queue.tree, leaf, pages)
+        if height == DAMAGED_PATH:
+            continue
+        level = 0
+        while level < max(height, <uint32_t>1) and (leaf + 1) % fan_span(level) == 0:
+            index_give(core, pages[level])
+            level += 1
+
+
+cdef void tree_give(core_t* core, queue_t* queue, uint64_t low) noexcept nogil:
+    """A deleted queue has nothing left: give back the rest of its index, and its slot. Under the store lock."""
+    cdef uint32_t pages[8]
+    cdef uint32_t slot = <uint32_t>((<uint8_t*>queue - (core.base + QUEUES_AT)) // 256)
+    cdef uint64_t tree = queue.tree
+    cdef uint64_t leaf = (queue.next - 1) // LEAF
+    cdef uint32_t height, level
+    cdef bint given
+    # Taken from the queue first: a death from here on leaks pages and never gives one twice.
+    store64(&queue.tree, 0)
+    height = index_path(core, tree, leaf, pages) if queue.next else DAMAGED_PATH
+    if height != DAMAGED_PATH:
+        for level in range(height + 1):
+            # Those that pages_give gave: wholly below, and not the root of a tree with nodes.
+            given = queue.next % LEAF == 0 and (leaf + 1) % fan_span(level) == 0 and (level < height or height == 0)
+            if not given:
+                index_give(core, pages[level])
+    if queue.settings:
+        arena_give(core, queue.settings)
+        queue.settings = 0
+    if chain_drop(core, &reclaim_page(core).dying, slot):
+        queue.group = <uint32_t>core.control.state.queue_free
+        core.control.state.queue_free = slot + 1
+
+
+cdef bint purged_giveup(core_t* core, uint64_t budget) noexcept nogil:
+    """Give up to about budget messages of all queues; whether all was done. Under the reclaim lock."""
+    cdef state_t* state = &core.control.state
+    cdef reclaim_t* reclaim
+    cdef uint64_t trims = load64(&core.control.trims)
+    cdef uint64_t done = 0
+    cdef int64_t some
+    cdef uint32_t slot
+    if trims == core.control.trims_seen:
+        return True
+    reclaim = reclaim_page(core)
+    while reclaim != NULL and reclaim.dying and done < budget:
+        some = queue_giveup(core, reclaim.dying - 1)
+        done += max(some, <int64_t>1)
+    for slot in range(state.queue_slots):
+        while done < budget and queue_slot(core, slot).id:
+            some = queue_giveup(core, slot)
+            if some <= 0:
+                break
+            done += some
+    if done < budget:
+        core.control.trims_seen = trims
+    return done < budget
