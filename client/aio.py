@@ -16,6 +16,7 @@ from penstock.attributes import Carried
 from penstock.errors import ConnectionLostError, PenstockError, TimeoutError
 from penstock.model import Bytes, Level
 from penstock.request import Call
+from penstock.seeing import Seeing
 from penstock.session import Session, State
 from penstock.wire import Verdict
 
@@ -26,7 +27,7 @@ BACKOFF_LIMIT_SECONDS = 2.0
 ATTEMPT_SECONDS = 5.0
 
 
-class AsyncClient:
+class AsyncClient(Seeing):
     """A connection to a server that is made again when it breaks.
 
     Invariants:

@@ -16,6 +16,7 @@ from penstock.link import Link
 from penstock.model import Bytes, Level
 from penstock.replies import Replies
 from penstock.request import Call
+from penstock.seeing import Seeing
 from penstock.session import Session, State
 from penstock.squeue import Message, Queue, Reply
 from penstock.wire import Verdict
@@ -23,7 +24,7 @@ from penstock.wire import Verdict
 __all__ = ["Client", "Message", "Queue", "connect"]
 
 
-class Client:
+class Client(Seeing):
     """A connection to a server that is made again when it breaks.
 
     Invariants:

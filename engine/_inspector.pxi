@@ -83,7 +83,7 @@ cdef class Inspector:
         return {"lag": lag.lag, "ready": lag.ready, "in_flight": lag.in_flight, "visible": lag.visible,
                 "oldest": None if lag.oldest == NEVER else lag.oldest, "oldest_us": lag.oldest_us}
 
-    def groups(self, uint32_t slot=0, uint32_t room=1000):
+    def groups(self, uint64_t slot=0, uint32_t room=1000):
         """Up to room groups of the store from a slot of the table on: ([(queue's name, group's name, queue's id,
         group's id, queue's bytes), …], the next slot, 0 at the end)."""
         cdef core_t* core = live(self.store)
@@ -93,7 +93,7 @@ cdef class Inspector:
         cdef uint32_t looks = 65536
         found = []
         while slot < last and room and looks:
-            group = group_slot(core, slot)
+            group = group_slot(core, <uint32_t>slot)
             queue = find_queue(core, group.queue) if group.id else NULL
             if queue != NULL:
                 found.append(((<const char*>queue.name)[:queue.name_size].decode(),

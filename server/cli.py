@@ -74,7 +74,7 @@ def parser() -> ArgumentParser:
     _add_peek_and_tail(commands, remote)
     _add_ship(commands)
     _add_queue(commands, remote)
-    _add_rewind(commands, remote)
+    _add_looking(commands, remote)
     _add_bench(commands)
     _add_check(commands)
     _add_completion(commands)
@@ -235,13 +235,10 @@ def _add_queue(commands: Commands, remote: ArgumentParser) -> None:
         _add(works, name, run, remote).add_argument("queues", nargs="+", metavar="queue")
 
 
-def _add_rewind(commands: Commands, remote: ArgumentParser) -> None:
-    from penstock.server import commands as do
+def _add_looking(commands: Commands, remote: ArgumentParser) -> None:
+    from penstock.server import looking
 
-    rewind = _add(commands, "rewind", do.rewind, remote)
-    rewind.add_argument("queue")
-    rewind.add_argument("--to", metavar="PLACE", default="earliest", help=PLACES)
-    rewind.add_argument("--group", default="", help="a group of the queue")
+    looking.add(commands, remote, _add, PLACES)
 
 
 def _add_bench(commands: Commands) -> None:

@@ -161,17 +161,6 @@ def _message_row(message: Any) -> dict[str, Any]:
     return row | carried | body_fields(message.body)
 
 
-def rewind(options: Namespace) -> int:
-    """Put a group back, or forward, to a place."""
-    with connected(options) as client:
-        queue = client.queue(options.queue, group=options.group, create=False)
-        place = place_of(options.to)
-        sought = queue.seek(place.pop("place", None), **place)
-        row = {"queue": options.queue, "offset": sought.offset, "messages": sought.messages}
-        show([row], options.output)
-    return EXIT_OK
-
-
 def place_of(text: str) -> dict[str, Any]:
     """The keywords of seek and peek for earliest, latest, an offset, or a time.
 

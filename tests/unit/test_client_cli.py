@@ -25,7 +25,8 @@ def test_what_is_sent_is_shown_and_a_missing_queue_is_code_3(
         assert server.confirmed == [0, 1]
         assert cli.main(["rewind", "q", "--to", "1", "-o", "json", *where]) == cli.EXIT_OK
         (row,) = json.loads(capsys.readouterr().out)
-        assert row == {"queue": "q", "offset": 1, "messages": 1}
+        asked = {"do": "rewind", "queue": "q", "group": "", "offset": 1, "dry_run": False}
+        assert row == {"asked": asked}
         assert cli.main(["peek", "absent", *where]) == cli.EXIT_NOT_FOUND
         assert cli.main(["rewind", "q", "--to", "soon", *where]) == cli.EXIT_FAILED
 

@@ -69,7 +69,7 @@ def test_octets_go_through_on_both_paths(server: Server) -> None:
     again = ask(server, "POST", "/v1/queues/octets/confirm", {"receipts": receipts[:1]})[1]
     assert again == {"verdicts": ["stale"]}
     status, moved, _ = ask(server, "POST", "/v1/queues/octets/rewind", {"to": "earliest"})
-    assert moved == {"offset": 0, "messages": 4}
+    assert (moved["offset"], moved["messages"], moved["again"]) == (0, 4, 4)
     peeked = ask(server, "GET", "/v1/queues/octets/peek?offset=2&max=5")[1]["messages"]
     assert [one["offset"] for one in peeked] == [2, 3]
     status, body, fields = ask(
@@ -252,7 +252,7 @@ def test_a_named_group_is_rewound_and_the_others_stand(server: Server) -> None:
         asked = {"max_messages": 10, "group": group}
         assert len(ask(server, "POST", "/v1/queues/rewound/receive", asked)[1]["messages"]) == 3
     moved = ask(server, "POST", "/v1/queues/rewound/rewind", {"offset": 1, "group": "audit"})[1]
-    assert moved == {"offset": 1, "messages": 2}
+    assert (moved["offset"], moved["messages"], moved["skipped"]) == (1, 2, 1)
     for group, count in (("", 0), ("audit", 2)):
         asked = {"max_messages": 10, "group": group}
         got = ask(server, "POST", "/v1/queues/rewound/receive", asked)[1]["messages"]

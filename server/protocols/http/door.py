@@ -13,6 +13,8 @@ from penstock.server.bridge import Bridge
 from penstock.server.broker.broker import Broker
 from penstock.server.broker.errors import BrokerError, Kind, refusal
 from penstock.server.protocols.http.carried import Fields, from_fields
+from penstock.server.broker.seeing import Seeing
+from penstock.server.protocols.http.looking import Looking
 from penstock.server.protocols.http.observe import Observer
 from penstock.server.protocols.http.problem import REASONS, Response, problem, render
 from penstock.server.protocols.http.queues import Call, Queues
@@ -36,6 +38,9 @@ class HttpDoor:
         self.ready = True
         self.reasons = REASONS
         self.queues = Queues(self, broker, bridge, durability)
+        self.looking = Looking(Seeing(broker), bridge)
+        for depth, handlers in self.looking.verbs.items():
+            self.queues.verbs.setdefault(depth, {}).update(handlers)
         self.observer = Observer(self, broker)
 
     def __call__(self) -> HttpConnection:
@@ -63,6 +68,10 @@ class HttpDoor:
         seen = self.observer.paths.get(path)
         if seen is not None:
             return seen() if method in ("GET", "HEAD") else not_allowed("GET, HEAD")
+        if path == "/v1/lag":
+            if method not in ("GET", "HEAD"):
+                return not_allowed("GET, HEAD")
+            return await self.looking.lag_all(Call("", dict(parse_qsl(query)), request))
         parts = path.split("/")
         if parts[:3] != ["", "v1", "queues"] or len(parts) > 5:
             return render(404, Kind.NOT_FOUND, "there is nothing at this target")

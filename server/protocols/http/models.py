@@ -85,20 +85,6 @@ class VerdictsReply(Struct):
     verdicts: list[Literal["done", "stale", "forged"]]
 
 
-class RewindRequest(Struct, forbid_unknown_fields=True):
-    """Exactly one of offset, time_us and to."""
-
-    offset: Annotated[int, Meta(ge=0)] | None = None
-    time_us: Annotated[int, Meta(ge=0)] | None = None
-    to: Literal["earliest", "latest"] | None = None
-    group: Group = ""
-
-
-class RewindReply(Struct):
-    offset: int
-    messages: int
-
-
 class QueuesReply(Struct):
     queues: list[str]
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from penstock.server.broker import asks
 from penstock.server.protocols.http import models
 from penstock.server.protocols.http.problem import Problem
 
@@ -19,8 +20,13 @@ OPERATIONS: tuple[tuple[str, str, str, Any, Any, int], ...] = (
     (f"{QUEUE}/confirm", "post", "Confirm", models.ConfirmRequest, models.VerdictsReply, 200),
     (f"{QUEUE}/release", "post", "Release", models.ReleaseRequest, models.VerdictsReply, 200),
     (f"{QUEUE}/extend", "post", "Extend a lease", models.ExtendRequest, models.VerdictsReply, 200),
-    (f"{QUEUE}/rewind", "post", "Rewind", models.RewindRequest, models.RewindReply, 200),
+    (f"{QUEUE}/rewind", "post", "Rewind, or try it", asks.Rewind, dict, 200),
     (f"{QUEUE}/peek", "get", "Read, take nothing", None, models.MessagesReply, 200),
+    (f"{QUEUE}/messages", "get", "Find messages", asks.Find, dict, 200),
+    (f"{QUEUE}/explain", "get", "Why a message is not delivered", asks.Message, dict, 200),
+    (f"{QUEUE}/trace", "get", "What the log says of a message", asks.Trace, dict, 200),
+    (f"{QUEUE}/lag", "get", "How far its groups are behind", asks.Lag, dict, 200),
+    ("/v1/lag", "get", "How far all groups are behind", asks.Lag, dict, 200),
 )
 RAW = ("application/octet-stream", "application/x-ndjson", "application/vnd.penstock.batch")
 NAME = {
@@ -32,7 +38,8 @@ NAME = {
 
 def document() -> bytes:
     """The whole document as JSON."""
-    used = [model for _, _, _, *pair, _ in OPERATIONS for model in pair if model is not None]
+    pairs = [model for _, _, _, *pair, _ in OPERATIONS for model in pair]
+    used = [model for model in pairs if model not in (None, dict)]
     template = "#/components/schemas/{name}"
     _, schemas = msgspec.json.schema_components([*used, Problem], ref_template=template)
     paths: dict[str, dict[str, Any]] = {}
@@ -61,14 +68,28 @@ def operation(path: str, summary: str, request: Any, answer: Any, status: int) -
             {"name": name, "in": "query", "schema": {"type": "integer", "minimum": 0}}
             for name in ("offset", "max")
         ]
-    if request is not None:
+    if request is not None and request.__module__ == asks.__name__ and not path.endswith("rewind"):
+        made["parameters"] = made.get("parameters", []) + asked(request)
+    elif request is not None:
         made["requestBody"] = content("application/json", request)
         if request is models.SendRequest:
             made["requestBody"]["content"].update({kind: {} for kind in RAW})
     return made
 
 
+def asked(model: Any) -> list[dict[str, Any]]:
+    """The fields of a question as parameters of its query; properties as property.NAME."""
+    _, schemas = msgspec.json.schema_components([model], ref_template="{name}")
+    fields = schemas[model.__name__]["properties"]
+    return [
+        {"name": name, "in": "query", "schema": schema, "style": "form"}
+        for name, schema in fields.items() if name not in ("queue", "properties")
+    ]
+
+
 def content(kind: str, model: Any) -> dict[str, Any]:
     if model is None:
         return {}
+    if model is dict:
+        return {"content": {kind: {"schema": {"type": "object"}}}}
     return {"content": {kind: {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}}}}

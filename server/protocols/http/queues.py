@@ -11,7 +11,7 @@ import msgspec
 from penstock.engine._core import Batch, Consumer, Queue
 from penstock.server._wire import HttpRequest
 from penstock.server.bridge import Bridge
-from penstock.server.broker.broker import EARLIEST, LATEST, OFFSET, TIME, Broker
+from penstock.server.broker.broker import Broker
 from penstock.server.broker.errors import BrokerError, Kind
 from penstock.server.broker.temporary import Temporary
 from penstock.server.protocols.http import models
@@ -63,7 +63,6 @@ class Queues:
             "confirm": {"POST": self.confirm},
             "release": {"POST": self.release},
             "extend": {"POST": self.extend},
-            "rewind": {"POST": self.rewind},
             "peek": {"GET": self.peek},
         }
 
@@ -154,20 +153,6 @@ class Queues:
         group = await self.group(call, asked.group)
         receipts = receipts_of(asked.receipts)
         return verdicts_reply(await self.call(group.extend, receipts, lease_ms=asked.lease_ms))
-
-    async def rewind(self, call: Call) -> Response:
-        asked = call.read(models.RewindRequest)
-        places = [
-            (OFFSET, asked.offset),
-            (TIME, asked.time_us),
-            (EARLIEST, 0 if asked.to == "earliest" else None),
-            (LATEST, 0 if asked.to == "latest" else None),
-        ]
-        given = [(kind, value) for kind, value in places if value is not None]
-        if len(given) != 1:
-            raise BrokerError(Kind.INVALID, "exactly one of offset, time_us and to is needed")
-        group = await self.group(call, asked.group)
-        return reply(models.RewindReply(*await self.call(self.broker.seek, group, *given[0])))
 
     async def peek(self, call: Call) -> Response:
         queue = await self.queue(call)

@@ -10,6 +10,7 @@ from typing import Any
 
 from penstock.server.broker.broker import Broker
 from penstock.server.broker.errors import BrokerError, Kind
+from penstock.server.broker.seeing import Seeing
 from penstock.server.broker.temporary import Temporary
 from penstock.server.protocols.native.statuses import refused
 
@@ -26,6 +27,7 @@ class Handler:
     def __init__(self, broker: Broker) -> None:
         self.broker = broker
         self.temporary = Temporary(broker)
+        self.seeing = Seeing(broker)
         self.verbs: dict[int, Callable[[bytes], bytes]] = {
             OPEN: self.open,
             SEEK: self.seek,
@@ -87,6 +89,8 @@ class Handler:
 
     def administer(self, request: dict[str, Any]) -> dict[str, Any]:
         do = request.get("do")
+        if isinstance(do, str) and do in self.seeing.asks:
+            return self.seeing(do, {field: request[field] for field in request if field != "do"})
         name = request.get("name", request.get("queue", ""))
         if not isinstance(name, str):
             raise BrokerError(Kind.INVALID, "name is text")

@@ -1,0 +1,76 @@
+"""What can be asked of a store by who looks into it: the fields, each with its bounds."""
+
+import re
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+Name = Annotated[str, Meta(max_length=128)]
+Text = Annotated[str, Meta(max_length=4096)]
+Offset = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+ID = re.compile(r"([0-9a-f]{8})-([0-9a-f]{16})", re.ASCII)
+
+
+class Message(Struct, forbid_unknown_fields=True):
+    """A message by its id, or by its queue's name and its offset; group "" is the queue's own."""
+
+    queue: Name = ""
+    id: Text = ""
+    offset: Offset | None = None
+    group: Name = ""
+
+
+class Trace(Struct, forbid_unknown_fields=True):
+    """A message as above; cursor is next of the reply before."""
+
+    queue: Name = ""
+    id: Text = ""
+    offset: Offset | None = None
+    cursor: Offset = 0
+
+
+class Find(Struct, forbid_unknown_fields=True):
+    """Messages that are all of what is given; message_id is the id that its sender gave it."""
+
+    queue: Name = ""
+    id: Text = ""
+    from_offset: Offset = 0
+    to_offset: Offset | None = None
+    since_us: Offset | None = None
+    until_us: Offset | None = None
+    message_id: Text = ""
+    tag: Text = ""
+    key: Text = ""
+    routing_key: Text = ""
+    correlation: Text = ""
+    properties: dict[Text, Text] = {}
+    text: Text = ""
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 100
+    body_bytes: Annotated[int, Meta(ge=0, le=65536)] = 1024
+    cursor: Offset | None = None
+
+
+class Lag(Struct, forbid_unknown_fields=True):
+    """One group of a queue, all of a queue (group not given), or all there are; cursor as above."""
+
+    queue: Name = ""
+    group: Name | None = None
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 100
+    cursor: Offset = 0
+
+
+class Rewind(Struct, forbid_unknown_fields=True):
+    """Exactly one of offset, time_us, to and relative.
+
+    relative: "-2h" (s, m, h, d) back from now, or "-1000" messages back from where the group is.
+    dry_run changes nothing; shadow names a new group that begins there while this one stays.
+    """
+
+    queue: Name = ""
+    group: Name = ""
+    offset: Offset | None = None
+    time_us: Offset | None = None
+    to: Annotated[str, Meta(pattern="^(earliest|latest)$")] | None = None
+    relative: Annotated[str, Meta(pattern="^[-+][0-9]{1,15}[smhd]?$")] | None = None
+    dry_run: bool = False
+    shadow: Name = ""
