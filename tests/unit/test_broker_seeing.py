@@ -209,7 +209,7 @@ HOSTILE: list[tuple[str, dict[str, Any], Kind]] = [
     ("rewind", {"queue": "red", "to": "middle"}, Kind.INVALID),
     ("rewind", {"queue": "red", "relative": "2h"}, Kind.INVALID),
     ("rewind", {"queue": "red", "relative": "-2y"}, Kind.INVALID),
-    ("rewind", {"queue": "red", "to": "earliest", "shadow": "a/b"}, Kind.INVALID),
+    ("rewind", {"queue": "red", "to": "earliest", "shadow": "a b"}, Kind.INVALID),
     ("rewind", {"queue": "red", "to": "earliest", "group": "none"}, Kind.NOT_FOUND),
 ]
 
