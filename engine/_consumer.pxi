@@ -71,8 +71,6 @@ cdef class Consumer:
         raise_verdict(verdict, "confirm")
         return verdicts
 
-    ack = confirm
-
     def release(self, receipts, *, uint32_t delay_ms=0):
         """Give messages back, to be delivered again after delay_ms. A byte for each, as confirm.
 

@@ -240,8 +240,6 @@ cdef class Queue:
         consumer.name = name
         return consumer
 
-    consumer = group
-
     def groups(self):
         """The ids of this queue's groups by name; "" is its own."""
         cdef core_t* core = live(self.store)

@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, final
 
 from penstock.engine._core import Lane
 from penstock.server.bridge import Bridge
 from penstock.server.broker.broker import Broker
 
+@final
 class HttpRequest:
     """A whole request."""
 

@@ -35,10 +35,10 @@ def test_messages_on_unreadable_pages_are_damaged_and_the_others_served(tmp_path
             queue = store.queue("q")
             os.truncate(path / "log" / "00000001.seg", CUT)
             assert list(messages(queue)) == list(range(WHOLE))
-            assert list(deliveries(queue.consumer(""))) == list(range(WHOLE))
+            assert list(deliveries(queue.group())) == list(range(WHOLE))
             assert store.stat()["corrupt"] >= 8 - WHOLE
             assert queue.append(b"goes on").offset == 8
-            assert deliveries(queue.consumer("")) == {8: b"goes on"}
+            assert deliveries(queue.group()) == {8: b"goes on"}
 
     assert in_child(work) == 0
 

@@ -52,7 +52,7 @@ def test_more_than_a_round_holds_waits_for_room(tmp_path: Path) -> None:
 def test_what_is_received_is_confirmed_once(tmp_path: Path) -> None:
     async def scene(store: Store, calls: Awaitable) -> None:
         queue = store.queue("q")
-        group = queue.consumer("")
+        group = queue.group()
         await calls.append(queue, b"a", attributes=Attributes(tag="t"))
         batch = await calls.receive(group, 10, lease_ms=60_000)
         assert batch.tolist() == [b"a"]
@@ -69,7 +69,7 @@ def test_what_is_received_is_confirmed_once(tmp_path: Path) -> None:
 def test_a_receiver_waits_for_an_arrival_and_for_a_lease_to_end(tmp_path: Path) -> None:
     async def scene(store: Store, calls: Awaitable) -> None:
         queue = store.queue("q")
-        group = queue.consumer("")
+        group = queue.group()
         waiting = asyncio.create_task(calls.receive(group, 1, wait_ms=20_000, lease_ms=30))
         await asyncio.sleep(0)
         assert not waiting.done()
@@ -104,7 +104,7 @@ def test_refusals_name_their_reason_and_a_cancelled_append_is_stored(tmp_path: P
 def test_closing_ends_who_waits_and_stores_what_is_staged(tmp_path: Path) -> None:
     async def scene(store: Store, calls: Awaitable) -> None:
         queue = store.queue("q")
-        parked = asyncio.create_task(calls.receive(queue.consumer(""), 1, wait_ms=20_000))
+        parked = asyncio.create_task(calls.receive(queue.group(), 1, wait_ms=20_000))
         staged = asyncio.create_task(calls.append(queue, b"staged"))
         await asyncio.sleep(0)
         calls.close()

@@ -74,7 +74,7 @@ def test_a_placed_message_is_stored_once_and_outlives_a_crash(tmp_path: Path) ->
         name.unlink()
     with Store.open(tmp_path / "s") as store:
         second = store.queue("second")
-        batch = second.consumer("").receive(10, lease_ms=1000)
+        batch = second.group().receive(10, lease_ms=1000)
         assert batch.tolist() == [b"x" * 5000] * 3
         assert batch.attributes(2) == attributes
         assert second.index()["tag"].tolist() == [hash32("t")] * 3
@@ -85,5 +85,5 @@ def test_a_place_that_leads_nowhere_is_counted_as_damage(tmp_path: Path) -> None
         queue = store.queue("q")
         store._place(queue, 1 << 32 | 4104)
         queue.append(b"good")
-        assert queue.consumer("").receive(10, lease_ms=1000).tolist() == [b"good"]
+        assert queue.group().receive(10, lease_ms=1000).tolist() == [b"good"]
         assert store.stat()["corrupt"] == 1
