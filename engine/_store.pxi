@@ -402,6 +402,8 @@ cdef class Store:
         if core == NULL or core.closed == 2:
             return
         core.closed = 2
+        # It refers to us: without it the maps go with the last reference, not when cycles are looked for.
+        self.maintenance = None
         lane_free(<lane_t*>self.direct)
         self.direct = NULL
         descriptor_close(core.lock_fd)

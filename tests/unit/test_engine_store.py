@@ -203,6 +203,21 @@ def test_many_queues_need_no_more_files_and_maps(tmp_path: Path, soak: bool) -> 
         assert messages(store.queue(f"queue {count - 1}")) == {0: b"%d" % (count - 1)}
 
 
+def test_a_closed_store_is_unmapped_with_its_last_reference(tmp_path: Path) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(2):
+            store = opened(tmp_path / "store")
+            store.queue("q").append(b"x")
+            assert str(tmp_path) in Path("/proc/self/maps").read_text()
+            store.close()
+            del store
+            assert str(tmp_path) not in Path("/proc/self/maps").read_text()
+    finally:
+        gc.enable()
+
+
 def test_a_store_leaves_no_file_open_behind(tmp_path: Path) -> None:
     opened(tmp_path / "store").close()
     gc.collect()
