@@ -6,6 +6,7 @@ from penstock.engine.errors import (
     ConflictError,
     CorruptionError,
     EngineError,
+    FilterError,
     InvalidError,
     QueueNotFoundError,
     StoreBusyError,
@@ -15,6 +16,7 @@ from penstock.engine.errors import (
     StorePoisonedError,
     TooLargeError,
 )
+from penstock.engine.filters import Filter
 
 __all__ = [
     "AtomicBatch",
@@ -24,6 +26,8 @@ __all__ = [
     "Consumer",
     "CorruptionError",
     "EngineError",
+    "Filter",
+    "FilterError",
     "InvalidError",
     "Lane",
     "Queue",

@@ -274,10 +274,12 @@ cdef void apply_control(core_t* core, const record_t* record) noexcept nogil:
         note_apply(core, record)
     elif record.type == RECORD_SEEK:
         group = find_group(core, (<const uint32_t*>body)[0])
-        if group != NULL and group.generation < (<const uint32_t*>body)[1]:
+        if group != NULL:
             stripe_lock(core, group)
-            group_seek(core, group, record.offset)
-            group.generation = (<const uint32_t*>body)[1]
+            group.frozen = 0
+            if group.generation < (<const uint32_t*>body)[1]:
+                group_seek(core, group, record.offset)
+                group.generation = (<const uint32_t*>body)[1]
             stripe_unlock(core, group)
     elif record.type == RECORD_GROUP_SETTINGS:
         settings_apply(core, record)
@@ -316,6 +318,11 @@ cdef void apply_replay(core_t* core, const record_t* record) noexcept nogil:
         group = find_group(core, <uint32_t>record.offset)
         if group != NULL:
             release_replay(core, group, record)
+    elif record.type == RECORD_GROUP_SETTINGS:
+        group = find_group(core, record.spare)
+        if group != NULL and names_filter(record):
+            filter_catch_up(core, group, record.offset)
+        apply_control(core, record)
     else:
         apply_control(core, record)
 
@@ -329,7 +336,8 @@ cdef void lost_append(core_t* core, queue_t* queue) noexcept nogil:
 
 cdef bint slot_replay(core_t* core, group_t* group, uint64_t offset, path_t* path) noexcept nogil:
     """The slot of a message that was delivered, READY if it was nothing yet; False if it is confirmed."""
-    if offset >= group.cursor:
+    # With a filter, what lies between may be unwanted: take judges it again.
+    if offset >= group.cursor and group.settings[SETTING_FILTER - 1] == 0:
         group_skip(core, group, offset)
     if offset < group.floor or tree_find(core, group, offset, True, path) != DONE or path.slot.state == CONFIRMED:
         return False
@@ -398,6 +406,7 @@ cdef void state_undo(core_t* core) noexcept nogil:
         control.salt = salt
     for slot in range(control.state.group_slots):
         group = group_slot(core, slot)
+        group.frozen = 0
         if group.id and group.defined >= written:
             group_forget(core, group)
     for slot in range(control.state.queue_slots):

@@ -382,6 +382,7 @@ cdef void operation_prepare(core_t* core, operation_t* operation, record_t* reco
     """Fill in what only the holder of the lock can know; a refusal turns the record into a SKIP."""
     cdef uint32_t bucket
     cdef uint32_t found
+    cdef group_t* group
     cdef const char* name = <const char*>record_body(record)
     record.queue = operation.queue
     record.offset = operation.offset
@@ -411,6 +412,12 @@ cdef void operation_prepare(core_t* core, operation_t* operation, record_t* reco
         operation.offset = found
     elif operation.kind == KIND_GROUP_SETTINGS:
         settings_prepare(core, operation, record)
+    elif operation.kind == KIND_SEEK:
+        group = find_group(core, (<const uint32_t*>record_body(record))[0])
+        if group != NULL:
+            stripe_lock(core, group)
+            group.frozen = 1
+            stripe_unlock(core, group)
     elif (operation.kind == KIND_QUEUE_DELETE or operation.kind == KIND_TRIM) \
             and find_queue(core, operation.queue) == NULL:
         operation.verdict = NOT_FOUND
@@ -432,7 +439,11 @@ cdef void settings_prepare(core_t* core, operation_t* operation, record_t* recor
         record.type = RECORD_SKIP
         return
     record.spare = group.id
-    record.offset = load64(&group.cursor)
+    # Of a group that is frozen already the cursor says nothing: an earlier record of this round decides it.
+    stripe_lock(core, group)
+    record.offset = 0 if group.frozen else group.cursor
+    group.frozen = 1
+    stripe_unlock(core, group)
 
 
 cdef int round_write(core_t* core, round_t* round) noexcept nogil:

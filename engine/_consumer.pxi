@@ -8,8 +8,12 @@ cdef class Consumer:
     cdef readonly uint32_t id
 
     def receive(self, uint32_t max_messages=1, *, uint32_t max_bytes=1 << 20, uint32_t lease_ms=30000,
-                uint32_t wait_ms=0):
-        """Up to max_messages messages, each ours for lease_ms; waits up to wait_ms for the first one."""
+                uint32_t wait_ms=0, bint once=False):
+        """Up to max_messages messages, each ours for lease_ms; waits up to wait_ms for the first one.
+
+        A filter may pass over millions of messages before one that it wants: once, for event loops, returns after
+        some milliseconds of that, with nothing, to be called again.
+        """
         cdef Store store = self.queue.store
         cdef core_t* core = live(store)
         cdef taken_t* out = <taken_t*>malloc(max(max_messages, 1) * sizeof(taken_t))
@@ -28,6 +32,8 @@ cdef class Consumer:
                 found = take_or_wait(store, self.queue.id, self.id, max_messages, max_bytes, lease_ms, out, &pin, until)
                 leave(core)
             PyErr_CheckSignals()
+            if not found and not once and group_behind(core, self.id):
+                continue
             if found or clock_us() >= until or load32(&core.closing):
                 break
         if found < 0:
@@ -115,30 +121,28 @@ cdef class Consumer:
         self.queue.store._seek(self.queue.id, self.id, target)
         return target, stat["next"] - target
 
+    def filter(self, kind, str source=""):
+        """Let the group have only what a filter wants; kind: "tag", "routing", "sql", or None for everything.
+
+        Durable on return. What the filter before passed over stays passed over, what is in flight stays in flight;
+        from there on the new one decides. Returns the Filter; raises FilterError, which names the column.
+        """
+        stored = compile_filter(kind, source)
+        settings_set(self, b"\x01\0" + len(stored).to_bytes(2, "little") + stored)
+        return self.settings()["filter"]
+
+    def settings(self):
+        """What was set for the group: {"filter": Filter}."""
+        generation, stored = setting_get(self, SETTING_FILTER)
+        return {"filter": stored_filter(stored, generation)}
+
     def _settings(self, bytes fields):
         """Set fields of the group's settings durably: a list as in docs/format.md."""
-        if not settings_fit(<const uint8_t*>PyBytes_AS_STRING(fields), len(fields)):
-            raise InvalidError("settings that are no list of known fields")
-        verdict, _, _ = self.queue.store._operate(KIND_GROUP_SETTINGS, self.queue.id, self.id,
-                                                  RECORD_GROUP_SETTINGS, fields)
-        raise_verdict(verdict, f"settings of group {self.name!r} of queue {self.queue.name!r}")
+        settings_set(self, fields)
 
     def _setting(self, int field):
         """A field of the group's settings: (its generation, its bytes); (0, b"") if it is not set."""
-        cdef core_t* core = live(self.queue.store)
-        cdef group_t* group = find_group(core, self.id)
-        cdef uint32_t size = 0
-        cdef const uint8_t* found
-        if not 1 <= field <= SETTINGS:
-            raise InvalidError(f"settings have fields 1 to {SETTINGS}, not {field}")
-        if group == NULL:
-            raise QueueNotFoundError(f"group {self.name!r} of queue {self.queue.name!r} was deleted")
-        stripe_lock(core, group)
-        found = setting_find(core, group, field, &size)
-        generation = setting_generation(core, group, field)
-        raw = (<const char*>found)[:size] if found != NULL else b""
-        stripe_unlock(core, group)
-        return generation, raw
+        return setting_get(self, field)
 
     def stat(self):
         """How far the group is, by name."""

@@ -101,6 +101,8 @@ cdef struct group_t:
     char name[128]
     uint32_t settings[4]        # pages of the arena: filter, order, retry policy, one to come; 0 none
     uint64_t suspects           # below: maybe in flight when the store crashed, so each delivery is recorded
+    uint8_t frozen              # a record that changes what is taken is on its way: nothing new is taken until then
+    uint8_t behind              # the last take stopped for the time it took, not because there was no more
 
 cdef struct producer_t:
     uint64_t id

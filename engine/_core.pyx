@@ -24,6 +24,7 @@ from penstock.engine.errors import (
     ConflictError, CorruptionError, EngineError, InvalidError, QueueNotFoundError, StoreBusyError,
     StoreClosedError, StoreFullError, StoreLockedError, StorePoisonedError, TooLargeError,
 )
+from penstock.engine.filters import compile_filter, stored_filter
 
 include "_checksum.pxi"     # one hash for every range
 include "_control.pxi"      # shared memory: marks, tables, locks
@@ -32,8 +33,11 @@ include "_record.pxi"       # encode and judge records and frames
 include "_index.pxi"        # offset -> position
 include "_live.pxi"         # what each segment is still needed for
 include "_delivery.pxi"     # leases and confirmations of a group
+include "_filter.pxi"      # programs of filters, and which may run
+include "_filter_sql.pxi"  # conditions over properties
 include "_settings.pxi"   # filter, order, retries of a group
 include "_notes.pxi"        # the broker's objects: name -> bytes
+include "_passing.pxi"     # over what it does not want
 include "_apply.pxi"        # what a record does to the state
 include "_commit.pxi"       # staging, group commit, durability
 include "_noting.pxi"       # notes, from Python
@@ -48,6 +52,7 @@ include "_store.pxi"        # Store, and the C face of it
 include "_bodies.pxi"       # messages as staged operations
 include "_queue.pxi"        # Queue
 include "_consumer.pxi"     # Consumer
+include "_group.pxi"        # settings of a group, from Python
 include "_atomic.pxi"       # appends to several queues, all or none
 include "_lane.pxi"         # the event loop's face
 include "_sight.pxi"        # what a message is to a group, how far a group is behind

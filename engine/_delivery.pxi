@@ -61,13 +61,36 @@ cdef int tree_widen(core_t* core, group_t* group, uint64_t offset) noexcept nogi
     return DONE
 
 
+cdef bint child_make(core_t* core, child_t* child, uint32_t height, uint64_t base, uint64_t floor) noexcept nogil:
+    """Give a child that has none its page; False if there is no room.
+
+    What lies below the floor will never be taken: it must not keep the page from getting full.
+    """
+    cdef uint32_t page = arena_take(core)
+    cdef uint64_t span = tree_span(height) // (CHILDREN if height else SLOTS)
+    cdef uint32_t at = 0
+    if page == 0:
+        return False
+    while at < (CHILDREN if height else SLOTS) and base + (at + 1) * span <= floor:
+        if height:
+            (<child_t*>arena_page(core, page))[at].page = FULL
+            (<child_t*>arena_page(core, page))[at].due = NEVER
+        else:
+            (<slot_t*>arena_page(core, page))[at].state = CONFIRMED
+        at += 1
+    child.due = NEVER
+    child.done = at
+    child.ready = 0
+    child.waiting = 0
+    child.page = page
+    return True
+
+
 cdef int tree_find(core_t* core, group_t* group, uint64_t offset, bint make, path_t* path) noexcept nogil:
     """The path to an offset's slot. DONE; NOT_FOUND if it is FULL or absent; STORE_FULL if no page could be had."""
     cdef uint32_t level = group.height
     cdef child_t* child = &group.root
     cdef uint64_t span = tree_span(level)
-    cdef uint64_t base, at
-    cdef slot_t* slots
     if offset >= span:
         if not make or tree_widen(core, group, offset) != DONE:
             return STORE_FULL if make else NOT_FOUND
@@ -80,23 +103,8 @@ cdef int tree_find(core_t* core, group_t* group, uint64_t offset, bint make, pat
         if child.page == 0:
             if not make:
                 return NOT_FOUND
-            at = arena_take(core)
-            if at == 0:
+            if not child_make(core, child, level, offset // span * span, group.floor):
                 return STORE_FULL
-            child.page = <uint32_t>at
-            child.due = NEVER
-            child.done = 0
-            child.ready = 0
-            child.waiting = 0
-            if level == 0:
-                # Slots below the floor will never be taken: they must not keep the leaf from getting full.
-                base = offset // SLOTS * SLOTS
-                slots = <slot_t*>arena_page(core, child.page)
-                at = 0
-                while at < SLOTS and base + at < group.floor:
-                    slots[at].state = CONFIRMED
-                    at += 1
-                child.done = <uint32_t>at
         if level == 0:
             path.slot = <slot_t*>arena_page(core, child.page) + offset % SLOTS
             return DONE
@@ -311,7 +319,8 @@ cdef void confirm_range(core_t* core, group_t* group, uint64_t start, uint64_t c
         if offset >= group.floor and tree_find(core, group, offset, True, &path) == DONE:
             if path.slot.state != CONFIRMED:
                 slot_confirm(core, group, &path)
-        if offset >= group.cursor:
+        # With a filter, what lies between may be unwanted: take judges it again.
+        if offset >= group.cursor and group.settings[0] == 0:
             group_skip(core, group, offset)
     floor_advance(core, group)
 
@@ -448,6 +457,7 @@ cdef void stripe_take(core_t* core, uint32_t at) noexcept nogil:
         other = group_slot(core, slot)
         if other.id and other.id % STRIPES == at:
             sums_mend(core, &other.root, other.height)
+            other.cursor = max(other.cursor, other.floor)
 
 
 cdef void stripe_unlock(core_t* core, group_t* group) noexcept nogil:

@@ -44,10 +44,14 @@ cdef uint64_t setting_generation(core_t* core, const group_t* group, int field) 
 cdef bint settings_fit(const uint8_t* body, uint64_t size) noexcept nogil:
     """Whether bytes are a list of known fields."""
     cdef const field_t* head
+    cdef filter_t filter
     while size:
         head = <const field_t*>body
         if size < sizeof(field_t) or head.field < 1 or head.field > SETTINGS or head.zero \
                 or head.size > SETTING_SIZE or head.size > size - sizeof(field_t):
+            return False
+        if head.field == SETTING_FILTER and head.size \
+                and not filter_open(body + sizeof(field_t), head.size, &filter):
             return False
         body += sizeof(field_t) + head.size
         size -= sizeof(field_t) + head.size
@@ -90,15 +94,32 @@ cdef void settings_apply(core_t* core, const record_t* record) noexcept nogil:
     cdef const uint8_t* body = record_body(record)
     cdef uint64_t left = record.body_size
     cdef const field_t* head
-    if group == NULL or not settings_fit(body, left):
+    if group == NULL:
         return
     stripe_lock(core, group)
+    group.frozen = 0
+    if not settings_fit(body, left):
+        left = 0
     while left:
         head = <const field_t*>body
         setting_put(core, group, head.field, body + sizeof(field_t), head.size, record.position)
         body += sizeof(field_t) + head.size
         left -= sizeof(field_t) + head.size
     stripe_unlock(core, group)
+
+
+cdef bint names_filter(const record_t* record) noexcept nogil:
+    """Whether a GROUP_SETTINGS record that fits sets or removes the filter."""
+    cdef const uint8_t* body = record_body(record)
+    cdef uint64_t left = record.body_size
+    if not settings_fit(body, left):
+        return False
+    while left:
+        if (<const field_t*>body).field == SETTING_FILTER:
+            return True
+        left -= sizeof(field_t) + (<const field_t*>body).size
+        body += sizeof(field_t) + (<const field_t*>body).size
+    return False
 
 
 cdef void settings_free(core_t* core, group_t* group) noexcept nogil:

@@ -470,6 +470,8 @@ cdef class Store:
     cdef uint64_t next_due(self, uint32_t queue, uint32_t group) noexcept nogil:
         cdef queue_t* home = find_queue(<core_t*>self.core, queue) if group == 0 else NULL
         cdef group_t* held = find_group(<core_t*>self.core, home.group if home != NULL else group)
+        if held != NULL and held.behind:
+            return 1            # it is not over: come again at once
         if held == NULL or held.root.page == 0 or held.root.page == FULL or held.root.due == NEVER:
             return 0
         return held.root.due

@@ -78,9 +78,14 @@ cdef int group_take(core_t* core, queue_t* queue, group_t* group, uint32_t count
     cdef int got
     cdef bint again
     cdef path_t path
+    cdef filter_t filter
+    cdef bint filtered = filter_of(core, group, &filter)
+    cdef uint64_t fresh_end
     expire(core, &group.root, group.height, now, &budget)
-    if group.cursor < first:
+    group.behind = 0
+    if group.cursor < first and group_pass(core, group, first) != DONE:
         group.cursor = first
+    fresh_end = group.cursor if group.frozen else end
     while found < <int>count:
         again = ready_first(core, group, &path, &offset)
         if again and (offset < first or offset >= end):
@@ -88,8 +93,14 @@ cdef int group_take(core_t* core, queue_t* queue, group_t* group, uint32_t count
             slot_confirm(core, group, &path)
             continue
         if not again:
+            if filtered and group.cursor < fresh_end:
+                got = filter_pass(core, queue, group, &filter, fresh_end, now + PASS_US)
+                if got == STORE_FULL:
+                    return found if found else -STORE_FULL
+                if got != DONE:
+                    break
             offset = group.cursor
-            if offset >= end:
+            if offset >= fresh_end:
                 break
             got = tree_find(core, group, offset, True, &path)
             if got == STORE_FULL:

@@ -65,7 +65,7 @@ class Awaitable:
             self._live()
             arrival = self._park()
             try:
-                batch = group.receive(count, **options)
+                batch = group.receive(count, once=True, **options)
                 left = until - self.loop.time()
                 if len(batch) or left <= 0:
                     return batch

@@ -13,6 +13,14 @@ class InvalidError(EngineError, ValueError):
     """An argument has an impossible value."""
 
 
+class FilterError(InvalidError):
+    """A filter does not compile; column says where, counted from 1, 0 if it is about the whole."""
+
+    def __init__(self, reason: str = "", column: int = 0) -> None:
+        super().__init__(*([f"column {column}: {reason}" if column else reason] if reason else []))
+        self.column = column
+
+
 class TooLargeError(EngineError, ValueError):
     """A message or batch is over its limit."""
 

@@ -44,10 +44,10 @@ def test_a_record_replaces_the_fields_it_names_and_no_others(tmp_path: Path) -> 
 def test_settings_survive_a_crash(tmp_path: Path, saved: bool) -> None:
     with quiet(opened(tmp_path / "s")) as store:
         group = store.queue("a").group("g")
-        group._settings(field(1, b"one") + field(2, b"two"))
+        group._settings(field(4, b"one") + field(2, b"two"))
         if saved:
             store.checkpoint()
-        group._settings(field(1, b"") + field(3, b"three"))
+        group._settings(field(4, b"") + field(3, b"three"))
         generation = group._setting(3)[0]
         found = again(store, tmp_path / "crashed")
         assert values(found) == [b"", b"two", b"three", b""]
@@ -57,8 +57,9 @@ def test_settings_survive_a_crash(tmp_path: Path, saved: bool) -> None:
 
 
 @pytest.mark.parametrize("wrong", [
-    field(0, b"x"), field(5, b"x"), field(1, bytes(4081)), b"\1", b"\1\1\0\0",
-    field(1, b"x")[:-1], field(2, b"x") + b"\0",
+    field(0, b"x"), field(5, b"x"), field(2, bytes(4081)), field(1, b"no filter"),
+    b"\2", b"\2\1\0\0",
+    field(3, b"x")[:-1], field(2, b"x") + b"\0",
 ])
 def test_what_is_no_list_of_fields_is_refused(tmp_path: Path, wrong: bytes) -> None:
     with opened(tmp_path / "s") as store:
@@ -74,13 +75,13 @@ def test_a_deleted_group_gives_its_pages_back(tmp_path: Path) -> None:
     with quiet(opened(tmp_path / "s")) as store:
         for round_ in range(20):
             group = store.queue("a").group("g")
-            for number in range(1, 5):
+            for number in range(2, 5):
                 group._settings(field(number, bytes([round_])))
             store.delete("a")
             with pytest.raises(QueueNotFoundError):
                 group._setting(1)
             with pytest.raises(QueueNotFoundError):
-                group._settings(field(1, b"x"))
+                group._settings(field(2, b"x"))
         assert store.stat()["state_pages"] <= 5
 
 

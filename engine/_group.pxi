@@ -1,0 +1,41 @@
+# Settings of a group from Python, and filters asked without a group.
+
+
+cdef int settings_set(Consumer consumer, bytes fields) except -1:
+    """Commit a GROUP_SETTINGS record durably."""
+    if not settings_fit(<const uint8_t*>PyBytes_AS_STRING(fields), len(fields)):
+        raise InvalidError("settings that are no list of known fields")
+    verdict, _, _ = consumer.queue.store._operate(KIND_GROUP_SETTINGS, consumer.queue.id, consumer.id,
+                                                  RECORD_GROUP_SETTINGS, fields)
+    raise_verdict(verdict, f"settings of group {consumer.name!r} of queue {consumer.queue.name!r}")
+
+
+cdef tuple setting_get(Consumer consumer, int field):
+    """(the generation of a field, its bytes); (0, b"") if it is not set."""
+    cdef core_t* core = live(consumer.queue.store)
+    cdef group_t* group = find_group(core, consumer.id)
+    cdef uint32_t size = 0
+    cdef const uint8_t* found
+    if not 1 <= field <= SETTINGS:
+        raise InvalidError(f"settings have fields 1 to {SETTINGS}, not {field}")
+    if group == NULL:
+        raise QueueNotFoundError(f"group {consumer.name!r} of queue {consumer.queue.name!r} was deleted")
+    stripe_lock(core, group)
+    found = setting_find(core, group, field, &size)
+    generation = setting_generation(core, group, field)
+    raw = (<const char*>found)[:size] if found != NULL else b""
+    stripe_unlock(core, group)
+    return generation, raw
+
+
+def matches(bytes stored, bytes ext):
+    """Whether a compiled filter (b"" wants everything) wants a message with these packed attributes.
+
+    Raises InvalidError for bytes that are no filter.
+    """
+    cdef filter_t filter
+    if not stored:
+        return True
+    if not filter_open(<const uint8_t*>PyBytes_AS_STRING(stored), <uint32_t>len(stored), &filter):
+        raise InvalidError("bytes that are no compiled filter")
+    return filter_wants(&filter, <const uint8_t*>PyBytes_AS_STRING(ext), <uint32_t>len(ext))
