@@ -18,11 +18,15 @@ from penstock.server.broker.limits import Limits
 from penstock.server.broker.temporary import Temporary
 from penstock.server.config import ServeOptions, format_address, parse_address
 from penstock.server.housekeeping import Chore, keep_house
+from penstock.server.metrics.board import Board
 from penstock.server.protocols.http.door import HttpDoor
+from penstock.server.protocols.http.observe import COUNTERS
 from penstock.server.protocols.listener import Listener, bind, bind_first
 from penstock.server.protocols.native.connection import NativeDoor
+from penstock.server.supervisor import Supervisor
 
 OPEN_TIMEOUT_S = 120.0
+PUBLISH_S = 0.25
 SWEEP_S = 2.0
 
 
@@ -78,8 +82,16 @@ def main(options: ServeOptions) -> int:
     return supervise(options, sockets, line)
 
 
-def run(options: ServeOptions, sockets: Sockets, ready: Callable[[], object]) -> int:
-    """One worker, in this process."""
+def run(
+    options: ServeOptions,
+    sockets: Sockets,
+    ready: Callable[[], object],
+    board: Board | None = None,
+    index: int = 0,
+) -> int:
+    """One worker, in this process; index is its row on the board."""
+    board = board or Board()
+    board.begin(index, COUNTERS)
     try:
         store = open_store(options)
     except (EngineError, OSError) as error:
@@ -87,7 +99,7 @@ def run(options: ServeOptions, sockets: Sockets, ready: Callable[[], object]) ->
         return 1
     try:
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
-            runner.run(Worker(options, store, sockets).serve(ready))
+            runner.run(Worker(options, store, sockets, board).serve(ready))
         store.checkpoint()
     finally:
         store.close()
@@ -120,10 +132,13 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
 class Worker:
     """One process's doors on the store."""
 
-    def __init__(self, options: ServeOptions, store: Store, sockets: Sockets) -> None:
+    def __init__(
+        self, options: ServeOptions, store: Store, sockets: Sockets, board: Board
+    ) -> None:
         self.options = options
         self.store = store
         self.sockets = sockets
+        self.board = board
         self.limits = Limits()
 
     async def serve(self, ready: Callable[[], object]) -> None:
@@ -135,14 +150,15 @@ class Worker:
         lane = Lane(self.store)
         bridge = Bridge(loop)
         broker = Broker(self.store, self.limits)
-        door = HttpDoor(broker, bridge, self.options.durability)
+        door = HttpDoor(broker, bridge, self.options.durability, self.board)
         hub = Hub(loop, lane, broker, bridge, door, self.options.durability)
         door.hub = hub
         doors = ((self.sockets.tcp, NativeDoor(hub, broker)), (self.sockets.http, door))
         listeners = [Listener(bound, factory) for bound, factory in doors if bound is not None]
         for listener in listeners:
             await listener.start()
-        house = asyncio.create_task(keep_house(bridge, self.chores(broker)))
+        chores = [*self.chores(broker), Chore(PUBLISH_S, door.observer.publish)]
+        house = asyncio.create_task(keep_house(bridge, chores))
         ready()
         await stopping.wait()
         house.cancel()
@@ -150,6 +166,7 @@ class Worker:
         for listener in listeners:
             listener.stop()
         await self.drain(hub)
+        door.observer.publish()
         bridge.close()
         hub.close()
         lane.close()
@@ -171,53 +188,20 @@ class Worker:
 
 
 def supervise(options: ServeOptions, sockets: Sockets, line: str) -> int:
-    """Fork the workers, say ready when all serve, pass the signals on, and wait for them."""
-    reading, writing = os.pipe()
-    workers = [fork_worker(options, sockets, reading, writing) for _ in range(options.workers)]
-    os.close(writing)
+    """Several workers, each in a process of its own; the exit code."""
+    board = Board(options.workers)
 
-    def stop(number: int = signal.SIGTERM, frame: object = None) -> None:
-        for worker in workers:
-            try:
-                os.kill(worker, signal.SIGTERM)
-            except ProcessLookupError:
-                continue
-
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
-    count = 0
-    while count < options.workers and os.read(reading, 1):
-        count += 1
-    if count == options.workers:
-        sockets.close()
-        print(line, flush=True)
-    else:
-        stop()
-    failed = count < options.workers
-    remaining = set(workers)
-    while remaining:
-        worker, status = os.wait()
-        remaining.discard(worker)
-        if os.waitstatus_to_exitcode(status) != 0:
-            print(f"penstock: worker {worker} failed, stopping", file=sys.stderr)
-            failed = True
-            stop()
-    return int(failed)
-
-
-def fork_worker(options: ServeOptions, sockets: Sockets, reading: int, writing: int) -> int:
-    """The process id of a new worker. In the worker itself it does not return."""
-    worker = os.fork()
-    if worker:
-        return worker
-    code = 1
-    try:
-        os.close(reading)
+    def work(index: int, ready: Callable[[], object]) -> int:
         # Own sockets: the kernel spreads connections over sockets, not over processes.
         own = sockets.again()
         sockets.close()
-        code = run(options, own, lambda: os.write(writing, b"+"))
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        return run(options, own, ready, board, index)
+
+    def ended(index: int, again: bool) -> None:
+        board.end(index, COUNTERS)
+        if again:
+            board.restarted()
+
+    # The parent keeps its sockets, which do not listen: a worker started again binds beside them.
+    supervisor = Supervisor(options.workers, work, ended)
+    return supervisor.run(lambda: print(line, flush=True))

@@ -34,5 +34,6 @@ class Limits:
     http_idle_s: float = 75.0
     request_s: float = 30.0
     route_names: int = 8192
+    metric_groups: int = 1000
     name_characters: int = 128
     temporary_ms: int = 24 * 3600 * 1000

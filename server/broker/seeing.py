@@ -214,14 +214,27 @@ class Seeing:
                     continue  # deleted meanwhile
         return {"groups": rows, "next": following or None}
 
+    def overview(self, room: int) -> tuple[list[Answer], int]:
+        """Up to room groups, and how many more there are. Without rates: it may be asked often."""
+        rows: list[Answer] = []
+        found, _ = self.look.groups(0, room)
+        now_us = self.look.now_us()
+        for queue, name, queue_id, group, _ in found:
+            try:
+                lag = self.look.lag(queue_id, group)
+            except EngineError:
+                continue  # deleted meanwhile
+            rows.append({"queue": queue, "group": name, **lag, "oldest_age_s": age_s(lag, now_us)})
+        return rows, max(0, self.broker.store.stat()["groups"] - len(found))
+
     def behind(self, queue: str, name: str, queue_id: int, group: int) -> Answer:
         """One group's lag, the age of its oldest message, and its rates since the look before."""
         lag = self.look.lag(queue_id, group)
         now_us = self.look.now_us()
-        age = None if lag["oldest"] is None else max(0, now_us - lag["oldest_us"]) / 1e6
         return {
             "queue": queue, "group": name, "lag": lag["lag"], "ready": lag["ready"],
-            "in_flight": lag["in_flight"], "oldest": lag["oldest"], "oldest_age_s": age,
+            "in_flight": lag["in_flight"], "oldest": lag["oldest"],
+            "oldest_age_s": age_s(lag, now_us),
             **self.rates.look(queue_id, group, now_us, lag),
         }
 
@@ -237,6 +250,11 @@ class Seeing:
 def asks_end(offset: int | None) -> int:
     """The end of a range of which none was given."""
     return (1 << 63) - 1 if offset is None else offset
+
+
+def age_s(lag: Answer, now_us: int) -> float | None:
+    """The age of the oldest message that is not confirmed."""
+    return None if lag["oldest"] is None else max(0, now_us - lag["oldest_us"]) / 1e6
 
 
 def apart(low: int, high: int, segment_size: int) -> int:

@@ -14,6 +14,7 @@ from penstock.server.broker.broker import Broker
 from penstock.server.broker.errors import BrokerError, Kind, refusal
 from penstock.server.protocols.http.carried import Fields, from_fields
 from penstock.server.broker.seeing import Seeing
+from penstock.server.metrics.board import Board
 from penstock.server.protocols.http.looking import Looking
 from penstock.server.protocols.http.observe import Observer
 from penstock.server.protocols.http.problem import REASONS, Response, problem, render
@@ -33,15 +34,18 @@ VERDICTS = {
 class HttpDoor:
     """Called by the loop once a connection; answers what the lane does not."""
 
-    def __init__(self, broker: Broker, bridge: Bridge, durability: str) -> None:
+    def __init__(
+        self, broker: Broker, bridge: Bridge, durability: str, board: Board | None = None
+    ) -> None:
         self.hub: Hub | None = None
         self.ready = True
         self.reasons = REASONS
         self.queues = Queues(self, broker, bridge, durability)
-        self.looking = Looking(Seeing(broker), bridge)
+        seeing = Seeing(broker)
+        self.looking = Looking(seeing, bridge)
         for depth, handlers in self.looking.verbs.items():
             self.queues.verbs.setdefault(depth, {}).update(handlers)
-        self.observer = Observer(self, broker)
+        self.observer = Observer(self, seeing, board)
 
     def __call__(self) -> HttpConnection:
         assert self.hub is not None
@@ -67,7 +71,10 @@ class HttpDoor:
         method = request.method.decode()
         seen = self.observer.paths.get(path)
         if seen is not None:
-            return seen() if method in ("GET", "HEAD") else not_allowed("GET, HEAD")
+            if method not in ("GET", "HEAD"):
+                return not_allowed("GET, HEAD")
+            # The others must answer also when every thread is busy.
+            return await self.looking.call(seen) if path == "/metrics" else seen()
         if path == "/v1/lag":
             if method not in ("GET", "HEAD"):
                 return not_allowed("GET, HEAD")
