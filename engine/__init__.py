@@ -1,6 +1,15 @@
 """The storage engine: a durable message log that any number of threads and processes may share."""
 
-from penstock.engine._core import AtomicBatch, Batch, Consumer, Lane, Queue, SendReceipt, Store
+from penstock.engine._core import (
+    AtomicBatch,
+    Batch,
+    Consumer,
+    FanoutReceipt,
+    Lane,
+    Queue,
+    SendReceipt,
+    Store,
+)
 from penstock.engine.attributes import Attributes
 from penstock.engine.errors import (
     ConflictError,
@@ -26,6 +35,7 @@ __all__ = [
     "Consumer",
     "CorruptionError",
     "EngineError",
+    "FanoutReceipt",
     "Filter",
     "FilterError",
     "InvalidError",

@@ -26,19 +26,17 @@ cdef struct sequenced_t:
 
 
 cdef inline uint64_t message_append(core_t* core, queue_t* queue, const record_t* record) noexcept nogil:
-    """Give the message its place in the index; readers see it once next has grown and its frame is durable.
+    """Give the message its place in the index.
 
     Returns the bytes of its record, which the caller counts as needed (live_add).
     """
-    cdef entry_t* entry = index_append(core, queue)
     cdef uint64_t pin
     cdef const record_t* message = record
+    cdef entry_t* entry
     if record.type == RECORD_PLACE:
         pin_take(core, &pin)
         message = message_of(core, record)
-    entry.position = record.position
-    entry.stored_us = record.stored_us
-    entry.size = <uint32_t>record_size(message if message != NULL else record)
+    entry = entry_next(core, queue, record, <uint32_t>message_room(message if message != NULL else record))
     entry.tag = attribute_hash(message, ATTRIBUTE_TAG) if message != NULL else 0
     entry.key = attribute_hash(message, ATTRIBUTE_KEY) if message != NULL else 0
     entry.spare = 0
@@ -47,10 +45,19 @@ cdef inline uint64_t message_append(core_t* core, queue_t* queue, const record_t
             live_add(core, message.position, entry.size)
             entry.spare = PLACED
         pin_give(core)
-    queue.last_us = record.stored_us
-    queue.bytes += entry.size
     store64(&queue.next, queue.next + 1)
     return record_size(record)
+
+
+cdef inline entry_t* entry_next(core_t* core, queue_t* queue, const record_t* record, uint32_t size) noexcept nogil:
+    """Begin the entry of the queue's next message; readers see it once next has grown and its frame is durable."""
+    cdef entry_t* entry = index_append(core, queue)
+    entry.position = record.position
+    entry.stored_us = record.stored_us
+    entry.size = size
+    queue.last_us = record.stored_us
+    queue.bytes += size
+    return entry
 
 
 cdef uint32_t queue_id_next(core_t* core) noexcept nogil:
@@ -291,17 +298,17 @@ cdef void apply_replay(core_t* core, const record_t* record) noexcept nogil:
     cdef group_t* group
     cdef const confirm_t* confirm
     cdef const range_t* ranges
+    cdef uint64_t live
     cdef uint32_t at
     if record.type == RECORD_MESSAGE or record.type == RECORD_PLACE:
         queue = find_queue(core, record.queue)
-        if queue != NULL and record.offset >= queue.next:
-            # Offsets are missing only where a damaged frame was left out on request.
-            while queue.next < record.offset and index_reserve(core, 8) == 0:
-                lost_append(core, queue)
-            if index_reserve(core, 8):
-                core.control.full = 1
-                return
+        if queue != NULL and place_free(core, queue, record.offset):
             live_add(core, record.position, message_append(core, queue, record))
+        producer_note(core, record)
+    elif record.type == RECORD_FANOUT:
+        live = fanout_append(core, record, True)
+        if live:
+            live_add(core, record.position, live)
         producer_note(core, record)
     elif record.type == RECORD_CONFIRM:
         confirm = <const confirm_t*>record_body(record)
@@ -325,6 +332,19 @@ cdef void apply_replay(core_t* core, const record_t* record) noexcept nogil:
         apply_control(core, record)
     else:
         apply_control(core, record)
+
+
+cdef bint place_free(core_t* core, queue_t* queue, uint64_t offset) noexcept nogil:
+    """During replay: make the queue ready for the entry of an offset; False if it has it, or the disk is full."""
+    if offset < queue.next:
+        return False
+    # Offsets are missing only where a damaged frame was left out on request.
+    while queue.next < offset and index_reserve(core, 8) == 0:
+        lost_append(core, queue)
+    if index_reserve(core, 8):
+        core.control.full = 1
+        return False
+    return True
 
 
 cdef void lost_append(core_t* core, queue_t* queue) noexcept nogil:
@@ -466,7 +486,7 @@ cdef void frame_apply(core_t* core, uint64_t position) noexcept nogil:
     at += sizeof(frame_t)
     while at < end:
         record = <const record_t*>(base + at)
-        if record.type == RECORD_MESSAGE:
+        if record.type == RECORD_MESSAGE or record.type == RECORD_FANOUT:
             producer_note(core, record)
         else:
             apply_control(core, record)

@@ -310,6 +310,8 @@ cdef void round_assign(core_t* core, round_t* round) noexcept nogil:
             operation_prepare(core, operation, <record_t*>(round.buffer + at), now)
             if operation.kind == KIND_NOTE:
                 note_admit(core, round, index, <record_t*>(round.buffer + at))
+            elif operation.kind == KIND_FANOUT:
+                live += fanout_admit(core, round, operation, <record_t*>(round.buffer + at), full, now)
         for within in range(max(operation.count, <uint32_t>1)):
             record = <record_t*>(round.buffer + at)
             record.position = start + at

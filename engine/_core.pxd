@@ -79,6 +79,10 @@ cdef class Lane:
                        const uint8_t* ext, uint16_t ext_size, const uint8_t* body, uint32_t body_size) noexcept nogil
     cdef int stage_batch(self, uint64_t cookie, uint32_t queue, uint8_t durability, uint64_t producer, uint64_t sequence,
                          uint32_t count, const uint8_t* sizes_u32, const uint8_t* bodies, uint64_t bodies_size) noexcept nogil
+    # One message for count queues (ids, strictly ascending): its operation comes back with its position as offset.
+    cdef int stage_fanout(self, uint64_t cookie, const uint32_t* queues, uint32_t count, uint8_t durability,
+                          uint64_t producer, uint64_t sequence, const uint8_t* ext, uint16_t ext_size,
+                          const uint8_t* body, uint32_t body_size) noexcept nogil
     # verdicts are known at once; the operation is drained when the confirmation is durable. If no receipt was DONE
     # nothing is staged and -1 is returned.
     cdef int stage_confirm(self, uint64_t cookie, const receipt_t* receipts, uint32_t count, uint8_t* verdicts) noexcept nogil

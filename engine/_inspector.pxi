@@ -187,7 +187,7 @@ cdef object record_tuple(const record_t* record):
     cdef const uint64_t* stamp = <const uint64_t*>(record + 1)
     cdef bint numbered = record.flags & RECORD_SEQUENCED
     cdef bytes body = b""
-    if record.type != RECORD_MESSAGE:
+    if record.type != RECORD_MESSAGE and record.type != RECORD_FANOUT:
         body = (<const char*>record_body(record))[:record.body_size]
     return (record.position, record.type, record.flags, record.queue, record.offset, record.stored_us,
             stamp[0] if numbered else 0, stamp[1] if numbered else 0, body)

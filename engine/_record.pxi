@@ -18,13 +18,52 @@ cdef inline uint64_t payload_size(const record_t* record) noexcept nogil:
     return <uint64_t>record.ext_size + record.body_size + (16 if record.flags & RECORD_SEQUENCED else 0)
 
 
-cdef inline const uint8_t* record_body(const record_t* record) noexcept nogil:
-    return (<const uint8_t*>record) + sizeof(record_t) + record.ext_size + (
-        16 if record.flags & RECORD_SEQUENCED else 0)
+cdef inline recipient_t* record_recipients(const record_t* record) noexcept nogil:
+    """The table of a FANOUT, record.spare rows."""
+    return <recipient_t*>(<uint8_t*>record + sizeof(record_t) + (16 if record.flags & RECORD_SEQUENCED else 0))
+
+
+cdef inline uint64_t recipients_size(const record_t* record) noexcept nogil:
+    return record.spare * <uint64_t>sizeof(recipient_t) if record.type == RECORD_FANOUT else 0
 
 
 cdef inline const uint8_t* record_ext(const record_t* record) noexcept nogil:
-    return (<const uint8_t*>record) + sizeof(record_t) + (16 if record.flags & RECORD_SEQUENCED else 0)
+    return (<const uint8_t*>record_recipients(record)) + recipients_size(record)
+
+
+cdef inline const uint8_t* record_body(const record_t* record) noexcept nogil:
+    return record_ext(record) + record.ext_size
+
+
+cdef inline uint32_t message_size(const record_t* record) noexcept nogil:
+    """The size of the body alone."""
+    return record.body_size - <uint32_t>recipients_size(record)
+
+
+cdef inline uint64_t message_room(const record_t* record) noexcept nogil:
+    """What the message takes in the log: the size of its record without the recipients."""
+    return record_size(record) - recipients_size(record)
+
+
+cdef inline bint puts_message(const record_t* record, const entry_t* entry, uint32_t queue,
+                              uint64_t offset) noexcept nogil:
+    """Whether the record to which an entry leads put a message at this offset of the queue."""
+    cdef const recipient_t* to
+    if record.type != RECORD_FANOUT:
+        return record.queue == queue and record.offset == offset
+    to = record_recipients(record) + entry.spare
+    return entry.spare < record.spare and to.queue == queue and to.offset == offset
+
+
+cdef inline uint64_t payload_hash(core_t* core, const record_t* record) noexcept nogil:
+    """Of a FANOUT, ext and body first, and their hash seeds that of what stands before them."""
+    cdef const uint8_t* start = <const uint8_t*>(record + 1)
+    cdef uint64_t size = payload_size(record)
+    cdef uint64_t front
+    if record.type != RECORD_FANOUT:
+        return xxh3(start, size, core.salt)
+    front = record_ext(record) - start
+    return xxh3(start, front, xxh3(start + front, size - front, core.salt))
 
 
 cdef const uint8_t* attribute_find(const uint8_t* ext, uint32_t size, uint8_t kind, uint16_t* found) noexcept nogil:
@@ -69,7 +108,9 @@ cdef Verdict record_judge(core_t* core, const uint8_t* at, uint64_t room, uint64
     # Sizes come from the disk: compare by subtraction.
     if payload_size(record) > room - sizeof(record_t):
         return BROKEN
-    if record.check != xxh3(record, 40, xxh3(at + sizeof(record_t), payload_size(record), core.salt) ^ salt):
+    if recipients_size(record) > record.body_size:
+        return BROKEN
+    if record.check != xxh3(record, 40, payload_hash(core, record) ^ salt):
         return BROKEN
     return WHOLE
 

@@ -59,7 +59,7 @@ cdef bint message_wanted(const record_t* message, const wanted_t* wanted) noexce
     """Whether a message has the attributes and the text."""
     cdef uint32_t at = 0
     cdef const attribute_t* head
-    if wanted.text_size and not holds_bytes(record_body(message), message.body_size, wanted.text, wanted.text_size):
+    if wanted.text_size and not holds_bytes(record_body(message), message_size(message), wanted.text, wanted.text_size):
         return False
     if wanted.attributes_size and not message.flags & RECORD_ATTRIBUTED:
         return False
@@ -97,7 +97,7 @@ cdef uint64_t entries_search(core_t* core, queue_t* queue, uint64_t at, uint64_t
             read -= min(read, <uint64_t>max(entry.size, <uint32_t>64))
             record = record_at(core, entry.position)
             message = NULL
-            if record != NULL and record.queue == queue.id:
+            if record != NULL and puts_message(record, entry, queue.id, at):
                 message = message_of(core, record)
             damaged[0] += message == NULL
             if message == NULL or not message_wanted(message, wanted):
@@ -121,7 +121,7 @@ cdef bint speaks_of(const record_t* record, const walk_t* walk) noexcept nogil:
         if pair[0] == walk.position or pair[0] == walk.body:
             return True
     if record.queue != walk.queue:
-        return False
+        return kind == RECORD_FANOUT and record.position == walk.position
     if kind == RECORD_CONFIRM or kind == RECORD_LEASE:
         head = <const confirm_t*>record_body(record)
         if record.body_size < sizeof(confirm_t) \

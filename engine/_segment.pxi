@@ -12,11 +12,16 @@ cdef extern from "format.h" nogil:
     int RECORD_MESSAGE, RECORD_CONFIRM, RECORD_SEEK, RECORD_QUEUE, RECORD_QUEUE_DELETE
     int RECORD_GROUP, RECORD_TRIM, RECORD_LEASE, RECORD_SKIP, RECORD_PLACE, RECORD_GROUP_SETTINGS
     int RECORD_NOTE, RECORD_RELEASE
+    int RECORD_FANOUT
     int ATTRIBUTE_TAG, ATTRIBUTE_KEY
     ctypedef struct attribute_t:
         uint8_t kind
         uint8_t name_size
         uint16_t value_size
+    ctypedef struct recipient_t:
+        uint64_t offset
+        uint32_t queue
+        uint32_t spare
     ctypedef struct segment_header_t:
         uint64_t magic
         uint32_t version

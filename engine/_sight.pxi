@@ -113,7 +113,7 @@ cdef int message_sight(core_t* core, uint32_t queue_id, uint32_t group_id, uint6
     elif out.state != CONFIRMED:
         pin_take(core, &pin)
         record = record_at(core, entry.position)
-        if record == NULL or record.queue != queue_id or message_of(core, record) == NULL:
+        if record == NULL or not puts_message(record, entry, queue_id, offset) or message_of(core, record) == NULL:
             out.state = DAMAGED_MESSAGE
         pin_give(core)
     return DONE

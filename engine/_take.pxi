@@ -13,16 +13,16 @@ cdef bint message_find(core_t* core, queue_t* queue, uint64_t offset, taken_t* o
     total[0] = before
     # The entry is derived data: it must not lead outside the segment, nor to another message's record.
     record = record_at(core, entry.position)
-    if record != NULL and record.queue == queue.id and record.offset == offset:
+    if record != NULL and puts_message(record, entry, queue.id, offset):
         message = message_of(core, record)
     if message == NULL:
         add64(&core.control.corrupt, 1)
         return False
-    total[0] = before + record_size(message)
+    total[0] = before + message_room(message)
     out.receipt.offset = offset
     out.stored_us = record.stored_us
     out.ext_size = message.ext_size
-    out.body_size = message.body_size
+    out.body_size = message_size(message)
     out.attributed = (message.flags & RECORD_ATTRIBUTED) != 0
     out.ext = record_ext(message)
     return True

@@ -14,12 +14,14 @@ from penstock.engine.store import ENTRY
 
 FRAME = struct.Struct("<IIQQQQQQQ")
 RECORD = struct.Struct("<IBBHQQIIQQ")
+RECIPIENT = struct.Struct("<QII")
 FRAME_MAGIC = int.from_bytes(b"PFRM", "little")
 BYTE = 0xFFFFFFFF
 MESSAGE, CONFIRM, SEEK, QUEUE, QUEUE_DELETE, GROUP, TRIM, LEASE, SKIP, PLACE = range(1, 11)
 GROUP_SETTINGS = 15
 NOTE = 18
 RELEASE = 17
+FANOUT = 14
 SEQUENCED = 1
 
 # The fields of a queue's slot that are looked at, in the control file and in a checkpoint alike.
@@ -56,7 +58,13 @@ def judge(view: memoryview, at: int, stop: int, number: int, salt: int,
         payload = record[3] + record[0] + (16 if record[2] & SEQUENCED else 0)
         if payload > end - at - 48 or record[4] != base | at:
             return "a record in the wrong place, or of an impossible size"
-        seed = xxh3(view[at + 48:at + 48 + payload], store_salt) ^ salt
+        front = 16 * record[7] + (16 if record[2] & SEQUENCED else 0) if record[1] == FANOUT else 0
+        if front > payload:
+            return f"a fan-out at byte {at} with more recipients than it has room for"
+        seed = xxh3(view[at + 48 + front:at + 48 + payload], store_salt)
+        if record[1] == FANOUT:
+            seed = xxh3(view[at + 48:at + 48 + front], seed)
+        seed ^= salt
         if record[9] != xxh3(view[at:at + 40], seed):
             return f"a record at byte {at} whose checksum does not fit"
         folded = xxh3(view[at + 40:at + 48], folded)
@@ -78,6 +86,11 @@ def settings_problem(body: memoryview) -> str:
             return f"field {field} of {size} bytes at byte {at} of a group's settings"
         at += 4 + size
     return ""
+
+
+def record_size(body: int, flags: int, ext: int) -> int:
+    """The size of a message's record with its fill."""
+    return 48 + body + ext + (16 if flags & SEQUENCED else 0) + 7 & ~7
 
 
 class Fold:
@@ -112,11 +125,15 @@ class Fold:
 
     def apply(self, found: list[tuple[int, ...]], view: memoryview) -> None:
         """Apply a frame's records in order: offsets without a gap, times that do not fall."""
-        following, pending = self.following, self.pending
         for body, kind, flags, ext, position, offset, queue, spare, stored, _ in found:
             if stored < self.last_us:
                 self.problem(f"{self.place(position)}: the time falls")
             self.last_us = stored
+            if kind == FANOUT:
+                at = (position & BYTE) + 48 + (16 if flags & SEQUENCED else 0)
+                self.fanout(view[at:at + 16 * spare], record_size(body - 16 * spare, flags, ext),
+                            position, stored)
+                continue
             if kind not in (MESSAGE, PLACE):
                 at = (position & BYTE) + 48 + ext + (16 if flags & SEQUENCED else 0)
                 about = spare if kind == GROUP_SETTINGS else offset
@@ -124,27 +141,40 @@ class Fold:
                 if reason:
                     self.problem(f"{self.place(position)}: {reason}")
                 continue
-            self.messages += 1
-            want = following.get(queue)
-            if want is None:
-                if queue not in self.deleted:
-                    self.problem(f"{self.place(position)}: a message of no queue ({queue})")
-                    following[queue] = offset + 1
-                continue
-            if offset != want and not (self.holed and offset > want):
-                self.problem(
-                    f"{self.place(position)}: queue {queue} offset {offset}, expected {want}")
-            following[queue] = offset + 1
-            entries = pending.get(queue)
-            if entries is None:
-                entries = pending[queue] = array("Q")
-            payload = ext + body + (16 if flags & SEQUENCED else 0)
             # What a PLACE leads to has a size that is not looked up here.
-            size = 48 + payload + 7 & ~7 if kind == MESSAGE else 0
-            entries.extend((offset, position, stored, size))
-            self.waiting += 1
+            size = record_size(body, flags, ext) if kind == MESSAGE else 0
+            self.message(queue, offset, position, stored, size)
         if self.waiting >= PENDING:
             self.compare()
+
+    def fanout(self, recipients: memoryview, size: int, position: int, stored: int) -> None:
+        """A message in each queue of the record's table; 0 stands for one that was deleted."""
+        last = 0
+        for offset, queue, spare in RECIPIENT.iter_unpack(recipients):
+            if spare or (queue and queue <= last):
+                self.problem(f"{self.place(position)}: recipients that do not ascend")
+            if queue:
+                last = queue
+                self.message(queue, offset, position, stored, size)
+
+    def message(self, queue: int, offset: int, position: int, stored: int, size: int) -> None:
+        """A message's offset must be the queue's next; its entry is compared later."""
+        self.messages += 1
+        want = self.following.get(queue)
+        if want is None:
+            if queue not in self.deleted:
+                self.problem(f"{self.place(position)}: a message of no queue ({queue})")
+                self.following[queue] = offset + 1
+            return
+        if offset != want and not (self.holed and offset > want):
+            self.problem(
+                f"{self.place(position)}: queue {queue} offset {offset}, expected {want}")
+        self.following[queue] = offset + 1
+        entries = self.pending.get(queue)
+        if entries is None:
+            entries = self.pending[queue] = array("Q")
+        entries.extend((offset, position, stored, size))
+        self.waiting += 1
 
     def control(self, kind: int, offset: int, queue: int, body: memoryview) -> str:
         """Fold a record that is no message; why it is impossible, or nothing."""

@@ -25,6 +25,7 @@ enum record_type {
     RECORD_LEASE = 8,
     RECORD_SKIP = 9,
     RECORD_PLACE = 10,
+    RECORD_FANOUT = 14,
     RECORD_GROUP_SETTINGS = 15,
     RECORD_NOTE = 18,
     RECORD_RELEASE = 17
@@ -47,6 +48,12 @@ typedef struct {
     uint8_t name_size;
     uint16_t value_size;
 } attribute_t; /* then the name, then the value */
+
+typedef struct {
+    uint64_t offset;
+    uint32_t queue; /* 0: deleted meanwhile */
+    uint32_t spare;
+} recipient_t;
 
 typedef struct {
     uint64_t magic;
@@ -117,6 +124,7 @@ _Static_assert(offsetof(frame_t, check) == 56, "frame check");
 _Static_assert(sizeof(record_t) == 48, "record header");
 _Static_assert(offsetof(record_t, check) == 40, "record check");
 _Static_assert(sizeof(attribute_t) == 4, "attribute");
+_Static_assert(sizeof(recipient_t) == 16, "recipient");
 _Static_assert(sizeof(entry_t) == 32, "index entry");
 _Static_assert(sizeof(checkpoint_t) == 88, "checkpoint header");
 _Static_assert(offsetof(checkpoint_t, check) == 80, "checkpoint check");

@@ -1,0 +1,256 @@
+# Fan-out: one record with one body, and a message in each of many queues that leads to it.
+#
+# The recipients stand in the record before ext and body: {offset, queue}, ascending by queue, so that none is there
+# twice. The offsets are known only under the store lock; hence ext and body are hashed when they are staged, and the
+# recipients, seeded with that hash, when the record gets its place.
+
+cdef enum:
+    FANOUT_QUEUES = 16384       # in one record
+    KIND_FANOUT = 34
+
+
+cdef int fanout_stage(core_t* core, lane_t* lane, uint64_t cookie, const uint32_t* queues, uint32_t count, int level,
+                      uint64_t producer, uint64_t sequence, const uint8_t* ext, uint16_t ext_size,
+                      const uint8_t* body, uint32_t body_size, bint wait, round_t** into,
+                      uint32_t* place) noexcept nogil:
+    """Stage one message for queues (ids, ascending); level: 0 kernel or 1 disk, | ATTRIBUTED.
+
+    DONE, TOO_LARGE, NOT_FOUND if the ids do not ascend, or BUSY if the round is full and wait is false.
+    """
+    cdef uint64_t need = sizeof(record_t) + 24 + <uint64_t>count * sizeof(recipient_t) + ext_size + body_size
+    cdef round_t* round
+    cdef record_t* record
+    cdef operation_t* operation
+    cdef uint32_t slot
+    if count == 0 or count > FANOUT_QUEUES or need > lane.limit - sizeof(frame_t):
+        return TOO_LARGE if count else NOT_FOUND
+    for slot in range(1, count):
+        if queues[slot] <= queues[slot - 1]:
+            return NOT_FOUND
+    while True:
+        pthread_mutex_lock(&lane.lock)
+        round = lane.filling
+        if round.size + need <= lane.limit and round_reserve(round, need):
+            break
+        pthread_mutex_unlock(&lane.lock)
+        if not wait:
+            return BUSY
+        lane_turn(lane)
+    place[0] = round.count
+    operation = operation_stage(round, cookie, KIND_FANOUT, 0, 0, <uint8_t>level, round.size)
+    operation.producer = producer
+    operation.sequence = sequence
+    record = <record_t*>(round.buffer + round.size)
+    memset(record, 0, sizeof(record_t))
+    record.type = <uint8_t>RECORD_FANOUT
+    record.flags = (RECORD_SEQUENCED if sequence else 0) | (RECORD_ATTRIBUTED if level & ATTRIBUTED else 0)
+    record.ext_size = ext_size
+    record.body_size = body_size + count * <uint32_t>sizeof(recipient_t)
+    record.spare = count
+    if sequence:
+        (<uint64_t*>(record + 1))[0] = producer
+        (<uint64_t*>(record + 1))[1] = sequence
+    round.size = fanout_fill(core, record, queues, ext, body, body_size) - round.buffer
+    into[0] = round
+    if wait:
+        round.claims += 1
+    pthread_mutex_unlock(&lane.lock)
+    return DONE
+
+
+cdef uint8_t* fanout_fill(core_t* core, record_t* record, const uint32_t* queues, const uint8_t* ext,
+                          const uint8_t* body, uint32_t body_size) noexcept nogil:
+    """Write recipients, ext and body behind a record's header, ext and body hashed; returns where it ends."""
+    cdef recipient_t* recipients = record_recipients(record)
+    cdef uint8_t* to = <uint8_t*>(recipients + record.spare)
+    cdef uint32_t slot
+    for slot in range(record.spare):
+        recipients[slot].queue = queues[slot]
+        recipients[slot].offset = 0
+        recipients[slot].spare = 0
+    if record.ext_size:
+        memcpy(to, ext, record.ext_size)
+    if body_size:
+        memcpy(to + record.ext_size, body, body_size)
+    record.check = xxh3(to, <uint64_t>record.ext_size + body_size, core.salt)
+    to += <uint64_t>record.ext_size + body_size
+    while (<size_t>to) & 7:
+        to[0] = 0
+        to += 1
+    return to
+
+
+cdef uint64_t fanout_admit(core_t* core, round_t* round, operation_t* operation, record_t* record, bint full,
+                       uint64_t now) noexcept nogil:
+    """Give the message its place in each queue that is there; refused, the record becomes a SKIP.
+
+    Returns the bytes to be counted as needed.
+    """
+    cdef uint64_t pages = round.messages // LEAF + 4 * <uint64_t>round.count + 8
+    cdef uint32_t reached = 0
+    cdef const uint8_t* suffix
+    if full:
+        operation.verdict = STORE_FULL
+    elif operation.sequence and producer_stored(core, operation.producer, operation.sequence, &operation.offset):
+        operation.duplicate = 1
+    else:
+        pages += recipients_assign(core, record, &reached)
+        if reached == 0:
+            operation.verdict = NOT_FOUND
+        elif index_reserve(core, pages):
+            operation.verdict = STORE_FULL
+    if operation.verdict != DONE or operation.duplicate:
+        record.type = RECORD_SKIP
+        record.spare = 0
+        record.check = xxh3(record + 1, payload_size(record), core.salt)
+        return 0
+    record.position = core.control.written + operation.position
+    record.stored_us = now
+    record.queue = 0
+    record.offset = record.position
+    suffix = <const uint8_t*>(record_recipients(record) + record.spare)
+    record.check = xxh3(record + 1, suffix - <const uint8_t*>(record + 1), record.check)
+    operation.offset = record.position
+    operation.spare = reached
+    if operation.sequence:
+        producer_keep(core, operation.producer, operation.sequence, record.position, core.control.written, now)
+    round.messages += 1
+    return fanout_append(core, record, False)
+
+
+cdef uint64_t recipients_assign(core_t* core, record_t* record, uint32_t* reached) noexcept nogil:
+    """Set the offsets; queues that are not there become 0. How many pages of the index the entries may need."""
+    cdef recipient_t* recipients = record_recipients(record)
+    cdef uint64_t pages = 0
+    cdef uint32_t slot
+    cdef queue_t* queue
+    for slot in range(record.spare):
+        queue = find_queue(core, recipients[slot].queue)
+        if queue == NULL:
+            recipients[slot].queue = 0
+            continue
+        recipients[slot].offset = queue.next
+        reached[0] += 1
+        if queue.next % LEAF == 0:
+            pages += 2 + (queue.tree >> 32)
+    return pages
+
+
+cdef uint64_t fanout_append(core_t* core, const record_t* record, bint replay) noexcept nogil:
+    """An index entry in each recipient's queue. Each holds the record on its own: returns their bytes together."""
+    cdef const recipient_t* recipients = record_recipients(record)
+    cdef uint32_t tag = attribute_hash(record, ATTRIBUTE_TAG)
+    cdef uint32_t key = attribute_hash(record, ATTRIBUTE_KEY)
+    cdef uint32_t size = <uint32_t>message_room(record)
+    cdef uint64_t live = 0
+    cdef uint32_t slot
+    cdef queue_t* queue
+    cdef entry_t* entry
+    for slot in range(record.spare):
+        queue = find_queue(core, recipients[slot].queue) if recipients[slot].queue else NULL
+        if queue == NULL:
+            continue
+        if replay and not place_free(core, queue, recipients[slot].offset):
+            continue
+        entry = entry_next(core, queue, record, size)
+        entry.tag = tag
+        entry.key = key
+        entry.spare = slot
+        store64(&queue.next, queue.next + 1)
+        live += size
+    return live
+
+
+cdef class FanoutReceipt:
+    """What a fan-out returns: count queues got the message (0 if it had been stored before)."""
+    cdef readonly Store store
+    cdef readonly uint64_t position
+    cdef readonly uint32_t count
+    cdef readonly bint duplicate
+    cdef bint disk
+
+    @property
+    def durability(self):
+        """The level reached: "disk" or "kernel"."""
+        return "disk" if self.disk else "kernel"
+
+    @property
+    def id(self):
+        """The message's id, unique in the store."""
+        return f"{self.position:016x}"
+
+    def recipients(self):
+        """Which queues (ids) got it, and the offset it has in each: an array with columns offset, queue."""
+        return recipients_read(self.store, self.position)
+
+    def __repr__(self):
+        return f"FanoutReceipt(id={self.id!r}, count={self.count}, durability={self.durability!r})"
+
+
+cdef object recipients_read(Store store, uint64_t position):
+    cdef core_t* core = enter(store)
+    cdef uint64_t pin
+    cdef const record_t* record
+    pin_take(core, &pin)
+    try:
+        record = record_at(core, position)
+        if record == NULL or record.type != RECORD_FANOUT:
+            raise InvalidError(f"there is no fan-out at position {position:#x}, or not any more")
+        found = np.frombuffer((<const char*>record_recipients(record))[:record.spare * sizeof(recipient_t)],
+                              [("offset", "<u8"), ("queue", "<u4"), ("spare", "<u4")])
+        return found[found["queue"] != 0][["offset", "queue"]]
+    finally:
+        pin_give(core)
+        leave(core)
+
+
+cdef FanoutReceipt fanout_send(Store store, object queues, object body, bytes ext, object attributes,
+                               object durability, uint64_t producer, uint64_t sequence):
+    cdef core_t* core
+    cdef lane_t* lane
+    cdef round_t* round = NULL
+    cdef operation_t result
+    cdef uint32_t place = 0
+    cdef int verdict
+    cdef Py_buffer view
+    cdef int level = level_of(store, durability)
+    cdef const uint32_t[::1] ids = np.unique(np.fromiter((queue.id for queue in queues), np.uint32))
+    cdef uint32_t count = <uint32_t>ids.shape[0]
+    cdef const uint8_t* text
+    cdef uint16_t ext_size
+    cdef FanoutReceipt receipt
+    if not 1 <= count <= FANOUT_QUEUES:
+        raise InvalidError(f"a fan-out goes to 1 to {FANOUT_QUEUES} queues, not {count}")
+    if attributes is not None:
+        if ext:
+            raise InvalidError("a message has attributes or ext, not both")
+        ext = attributes.pack()
+        level |= ATTRIBUTED
+    if len(ext) > 65535:
+        raise TooLargeError(f"ext has {len(ext)} bytes, at most 65535")
+    text = <const uint8_t*>PyBytes_AS_STRING(ext)
+    ext_size = <uint16_t>len(ext)
+    PyObject_GetBuffer(body, &view, PyBUF_SIMPLE)
+    try:
+        if view.len > 0x3FFFFFFF:
+            raise TooLargeError(f"a body of {view.len} bytes")
+        core = enter(store)
+        lane = <lane_t*>store.direct
+        with nogil:
+            verdict = fanout_stage(core, lane, 0, &ids[0], count, level, producer, sequence, text, ext_size,
+                                   <const uint8_t*>view.buf, <uint32_t>view.len, True, &round, &place)
+            if verdict == DONE:
+                lane_direct(lane, round)
+                result = round.operations[place]
+                lane_claimed(lane, round)
+            leave(core)
+    finally:
+        PyBuffer_Release(&view)
+    raise_verdict(verdict if verdict != DONE else result.verdict, f"fan-out to {count} queues")
+    receipt = FanoutReceipt.__new__(FanoutReceipt)
+    receipt.store = store
+    receipt.position = result.offset
+    receipt.count = result.spare
+    receipt.duplicate = result.duplicate
+    receipt.disk = result.durability
+    return receipt
