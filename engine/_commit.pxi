@@ -308,10 +308,7 @@ cdef void round_assign(core_t* core, round_t* round) noexcept nogil:
             queue = operation_admit(core, operation, full)
         else:
             operation_prepare(core, operation, <record_t*>(round.buffer + at), now)
-            if operation.kind == KIND_NOTE:
-                note_admit(core, round, index, <record_t*>(round.buffer + at))
-            elif operation.kind == KIND_FANOUT:
-                live += fanout_admit(core, round, operation, <record_t*>(round.buffer + at), full, now)
+            live += operation_more(core, round, index, full, now)
         for within in range(max(operation.count, <uint32_t>1)):
             record = <record_t*>(round.buffer + at)
             record.position = start + at
@@ -338,6 +335,17 @@ cdef void round_assign(core_t* core, round_t* round) noexcept nogil:
     frame.durable = load64(&control.durable)
     frame.chain = chain
     frame.check = xxh3(frame, 56, core.salt ^ control.salt)
+
+
+cdef uint64_t operation_more(core_t* core, round_t* round, uint32_t index, bint full, uint64_t now) noexcept nogil:
+    """What kinds that have rules of their own need besides; the bytes to be counted as needed."""
+    cdef operation_t* operation = round.operations + index
+    cdef record_t* record = <record_t*>(round.buffer + operation.position)
+    if operation.kind == KIND_NOTE:
+        note_admit(core, round, index, record)
+    elif operation.kind == KIND_FANOUT:
+        return fanout_admit(core, round, operation, record, full, now)
+    return 0
 
 
 cdef bint place_holds(core_t* core, const record_t* record) noexcept nogil:

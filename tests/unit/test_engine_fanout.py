@@ -14,6 +14,7 @@ from penstock.engine import (
     StoreFullError,
     TooLargeError,
 )
+from penstock.engine._core import Reclaimer
 from penstock.engine.attributes import hash32
 from penstock.engine.check import check
 
@@ -153,6 +154,28 @@ def test_another_queues_entry_does_not_deliver_it(tmp_path: Path) -> None:
             assert len(two.read(offset=0)) == 0
         entries[slot] = 1
         assert two.read(offset=0).tolist() == [b"body"]
+
+
+def test_a_segment_is_needed_until_the_last_queue_gave_it_up(tmp_path: Path) -> None:
+    with quiet(opened(tmp_path / "s")) as store:
+        queues = [store.queue(f"q{n}") for n in range(5)]
+        store.fanout(queues, bytes(1000), attributes=Attributes(tag="t"), producer=1, sequence=1)
+
+        def needed(of: Store) -> int:
+            while not Reclaimer(of).give_up(1000):
+                pass
+            return sum(live for live, _, _ in Reclaimer(of).live().values())
+
+        one = int(queues[0].index()["size"][0])
+        for left, queue in zip(range(4, -1, -1), queues, strict=True):
+            assert needed(store) == (left + 1) * one
+            if left % 2:
+                queue.purge()
+            else:
+                store.delete(queue.name)
+            assert needed(store) == left * one
+            with quiet(opened(crashed(store, tmp_path / str(left)))) as after:
+                assert needed(after) == left * one
 
 
 def test_two_processes_see_the_same(tmp_path: Path) -> None:
