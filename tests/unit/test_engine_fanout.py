@@ -43,7 +43,7 @@ def test_attributes_and_ext_come_with_it(tmp_path: Path) -> None:
         with pytest.raises(InvalidError):
             store.fanout([one], b"", ext=b"e", attributes=attributes)
         for queue in (one, two):
-            batch = queue.consumer("").receive(10)
+            batch = queue.group().receive(10)
             assert batch.tolist() == [b"body", b"raw"]
             assert batch.attributes(0) == attributes and batch.ext(1) == b"ext"
             assert queue.index()["tag"].tolist() == [hash32("t"), 0]
@@ -109,7 +109,7 @@ def test_a_crash_takes_nothing(tmp_path: Path, checkpoint: bool) -> None:
         assert max(map(len, expected.values())) > 128
         with opened(crashed(store, tmp_path / "crash")) as after:
             assert {q.name: messages(after.queue(q.name)) for q in queues} == expected
-            assert len(deliveries(after.queue("q7").consumer(""))) == len(expected["q7"])
+            assert len(deliveries(after.queue("q7").group())) == len(expected["q7"])
         assert check(tmp_path / "crash").problems == []
 
 
@@ -135,7 +135,7 @@ def test_a_fanned_out_body_can_be_placed_again(tmp_path: Path) -> None:
         one, two, three = (store.queue(name) for name in ("one", "two", "three"))
         store.fanout([one, two], b"body", attributes=Attributes(tag="t"))
         store._place(three, int(two.index()["position"][0]))
-        assert three.consumer("").receive(1).tolist() == [b"body"]
+        assert three.group().receive(1).tolist() == [b"body"]
         assert three.index()["size"].tolist() == two.index()["size"].tolist()
 
 
