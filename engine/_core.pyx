@@ -40,6 +40,7 @@ include "_notes.pxi"        # the broker's objects: name -> bytes
 include "_passing.pxi"     # over what it does not want
 include "_apply.pxi"        # what a record does to the state
 include "_commit.pxi"       # staging, group commit, durability
+include "_admit.pxi"        # who is admitted to a round
 include "_noting.pxi"       # notes, from Python
 include "_staging.pxi"    # lanes: who commits what is staged
 include "_attempts.pxi"   # how often delivered, and waiting until when: recorded
