@@ -20,6 +20,7 @@ from penstock.errors import (
     ShuttingDownError,
     StaleError,
     StoreFullError,
+    ThrottledError,
     TimeoutError,
     TooLargeError,
 )
@@ -52,6 +53,7 @@ __all__ = [
     "ShuttingDownError",
     "StaleError",
     "StoreFullError",
+    "ThrottledError",
     "TimeoutError",
     "TooLargeError",
     "Verdict",

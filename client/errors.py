@@ -55,6 +55,10 @@ class BusyError(PenstockError):
     """Too much is in flight; try again after retry_after_ms."""
 
 
+class ThrottledError(BusyError):
+    """Over a quota of the queue or its namespace; try again after retry_after_ms."""
+
+
 class InvalidError(PenstockError, ValueError):
     """A field has an impossible value."""
 
@@ -92,6 +96,7 @@ ERRORS: dict[Status, type[PenstockError]] = {
     Status.SHUTTING_DOWN: ShuttingDownError,
     Status.INTERNAL: InternalError,
     Status.CORRUPT: CorruptError,
+    Status.THROTTLED: ThrottledError,
 }
 
 

@@ -50,6 +50,7 @@ class Status(IntEnum):
     SHUTTING_DOWN = 10
     INTERNAL = 11
     CORRUPT = 12
+    THROTTLED = 13
 
 
 class Verdict(IntEnum):

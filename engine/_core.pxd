@@ -65,6 +65,8 @@ cdef class Store:
     # When the earliest lease or delay of the group (0 = the queue's own) runs out (µs since 1970; 0 = none): for
     # parked receivers.
     cdef uint64_t next_due(self, uint32_t queue, uint32_t group) noexcept nogil
+    # How many messages the group (0 = the queue's own) has leased or delayed.
+    cdef uint32_t leased(self, uint32_t queue, uint32_t group) noexcept nogil
 
 cdef class Lane:
     """A staging lane with its own committer thread; used by one event loop."""

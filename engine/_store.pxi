@@ -485,6 +485,9 @@ cdef class Store:
             return 0
         return held.root.due
 
+    cdef uint32_t leased(self, uint32_t queue, uint32_t group) noexcept nogil:
+        return group_leased(<core_t*>self.core, queue, group)
+
     def close(self):
         """Leave the store; the last one out writes a checkpoint, so that the next open reads no log."""
         from penstock.engine.store import close_store

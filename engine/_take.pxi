@@ -242,3 +242,10 @@ cdef uint32_t confirm_record(core_t* core, round_t* round, uint64_t cookie, cons
                                 group.queue if group != NULL else 0, 0, 1, position)
     operation.offset = id
     return at
+
+
+cdef uint32_t group_leased(core_t* core, uint32_t queue, uint32_t group) noexcept nogil:
+    """How many messages a group (0: the queue's own) has leased or delayed."""
+    cdef queue_t* home = find_queue(core, queue) if group == 0 else NULL
+    cdef group_t* held = find_group(core, home.group if home != NULL else group)
+    return held.root.waiting if held != NULL and held.root.page != 0 and held.root.page != FULL else 0

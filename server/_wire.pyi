@@ -4,9 +4,10 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, final
 
-from penstock.engine._core import Lane
+from penstock.engine._core import Lane, Store
 from penstock.server.bridge import Bridge
 from penstock.server.broker.broker import Broker
+from penstock.server.broker.throttle import Rule
 
 @final
 class HttpRequest:
@@ -29,6 +30,21 @@ class HttpRequest:
     @property
     def fields(self) -> list[tuple[bytes, bytes]] | None: ...
 
+@final
+class Gates:
+    """Which sends and receives a quota lets through."""
+
+    count: int
+    throttled: int
+    def __init__(self, shared: Any) -> None: ...
+    def replace(self, rules: list[Rule], members: list[tuple[int, int, int]]) -> None: ...
+    def leave_room(self, name: int, messages: int | None, bytes_: int | None) -> None: ...
+    def admit(self, queue: int, messages: int, size: int, now: int | None = None) -> int: ...
+    def may_receive(
+        self, store: Store, queue: int, group: int, most: int, now: int | None = None
+    ) -> tuple[int, int]: ...
+    def received(self, queue: int, messages: int, now: int | None = None) -> None: ...
+
 class Hub:
     """The lane, the connections and the waiting receivers of one worker."""
 
@@ -49,6 +65,8 @@ class Hub:
     @property
     def connections(self) -> int: ...
     @property
+    def loop(self) -> asyncio.AbstractEventLoop: ...
+    @property
     def stopping(self) -> bool: ...
     @property
     def parked(self) -> int: ...
@@ -62,7 +80,10 @@ class Hub:
         bridge: Bridge,
         http_handler: Any = None,
         durability: str = "disk",
+        cells: Any = None,
     ) -> None: ...
+    @property
+    def gates(self) -> Gates: ...
     def wait(self, queue: int, group: int, wait_ms: int) -> asyncio.Future[None]: ...
     def on_ready(self) -> None: ...
     def sweep(self) -> None: ...

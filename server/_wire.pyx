@@ -15,8 +15,8 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 cimport cython
 from cpython.bytearray cimport PyByteArray_AS_STRING
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport free, malloc, realloc
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy, memmove, memset, strlen
 
 from penstock.engine._core cimport (
@@ -36,6 +36,7 @@ from penstock.engine._core cimport (
 
 include "_wire_buffer.pxi"
 include "_wire_attributes.pxi"
+include "_wire_gate.pxi"
 include "_wire_hub.pxi"
 include "_wire_waiting.pxi"
 include "_wire_deliver.pxi"

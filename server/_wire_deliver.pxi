@@ -18,6 +18,7 @@ cdef enum:
     MALFORMED = 1
     UNKNOWN_VERB = 2
     INVALID = 9
+    THROTTLED = 13
 
     # What a frame, or the walk over many, comes to.
     NEXT = 0                # done with it, or nothing whole is left
@@ -62,6 +63,14 @@ cdef class NativeBase(Endpoint):
     cdef int refuse(self, const uint8_t* frame, uint16_t status, const char* text) noexcept nogil:
         """An error reply after which the connection goes on."""
         if frame_error(&self.out, frame[4], load32(frame + 8), status, 0, text) < 0:
+            return NO_MEMORY
+        return NEXT
+
+    cdef int refuse_later(self, const uint8_t* frame, uint32_t retry_ms) noexcept nogil:
+        """Over a quota: refused, with the time after which to try again."""
+        self.hub.gates.throttled += 1
+        if frame_error(&self.out, frame[4], load32(frame + 8), THROTTLED, retry_ms,
+                       b"over the quota of the queue or its namespace") < 0:
             return NO_MEMORY
         return NEXT
 
@@ -182,6 +191,8 @@ cdef class NativeBase(Endpoint):
         cdef uint8_t verb = frame[4]
         cdef uint32_t tag = load32(frame + 8)
         cdef int got
+        cdef uint32_t most = 1
+        cdef uint32_t closed
         if size != (24 if verb == RECEIVE else 32):
             return self.malformed(frame)
         if verb == READ:
@@ -192,6 +203,10 @@ cdef class NativeBase(Endpoint):
         else:
             if load32(at + 16) == 0 or load32(at + 16) > self.hub.lease_limit:
                 return self.refuse(frame, INVALID, b"lease_ms is 1 to its limit")
+            if self.hub.gates.count and not self.wait_of(frame):
+                closed = self.hub.gates.receive_closed(self.hub.store, load32(at), load32(at + 4), &most, now_ns())
+                if closed:
+                    return self.refuse_later(frame, closed)
             got = self.deliver(verb, tag, load32(at), load32(at + 4), 0, load32(at + 8),
                                load32(at + 12), load32(at + 16))
         if got < 0:
@@ -216,6 +231,10 @@ cdef class NativeBase(Endpoint):
         max_messages = max(1, min(max_messages, self.hub.take_messages))
         max_bytes = max(1, min(max_bytes, self.hub.take_bytes))
         if verb == RECEIVE:
+            # One that may wait comes again by itself.
+            if self.hub.gates.count and self.hub.gates.receive_closed(self.hub.store, queue, group, &max_messages,
+                                                                      now_ns()):
+                return 0
             count = self.hub.lane.take(queue, group, max_messages, max_bytes, lease_ms,
                                        self.hub.taken, &pin)
         else:
@@ -226,6 +245,8 @@ cdef class NativeBase(Endpoint):
                 count = -NO_MEMORY
             self.hub.store.pin_release(pin)
             self.hub.delivered += count
+            if self.hub.gates.count and verb == RECEIVE:
+                self.hub.gates.receive_charge(queue, <uint32_t>count, now_ns())
         return count
 
     cdef int messages(self, uint8_t verb, uint32_t tag, int count) noexcept nogil:

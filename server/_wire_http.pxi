@@ -274,6 +274,8 @@ cdef class HttpEndpoint(Endpoint):
         if self.in_flight >= self.hub.flight_limit:
             return CROWDED
         route = known
+        if self.hub.gates.count and self.hub.gates.send_closed(<uint32_t>route, now_ns()):
+            return ASK
         if ext is not None:
             packed = <const uint8_t*>PyBytes_AS_STRING(ext)
             packed_size = <uint16_t>PyBytes_GET_SIZE(ext)
@@ -287,6 +289,8 @@ cdef class HttpEndpoint(Endpoint):
             # The door says it in full, and finds the queue again if it has another number now.
             self.hub.routes.pop(url, None)
             return ASK
+        if self.hub.gates.count:
+            self.hub.gates.send_charge(<uint32_t>route, 1, size + packed_size, now_ns())
         self.tag += 1
         self.in_flight += 1
         self.staged += 1

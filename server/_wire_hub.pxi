@@ -162,6 +162,7 @@ cdef class Hub:
     cdef uint32_t header_limit
     cdef double handshake_s, idle_s, http_idle_s, request_s
     cdef WaitingRoom waiting
+    cdef readonly Gates gates
     # HTTP
     cdef readonly dict routes
     cdef readonly object http_handler
@@ -175,7 +176,8 @@ cdef class Hub:
         if self.done is NULL:
             raise MemoryError
 
-    def __init__(self, loop, Lane lane, broker, bridge, http_handler=None, durability="disk"):
+    def __init__(self, loop, Lane lane, broker, bridge, http_handler=None, durability="disk",
+                 cells=None):
         limits = broker.limits
         self.loop = loop
         self.lane = lane
@@ -190,6 +192,7 @@ cdef class Hub:
         self.held = []
         self.free_slots = deque()
         self.waiting = WaitingRoom(self)
+        self.gates = Gates(bytearray(1024) if cells is None else cells)
         self.routes = {}
         self.scratch = bytearray(limits.read_bytes)
         self._take_limits(limits)

@@ -199,9 +199,11 @@ cdef class NativeEndpoint(NativeBase):
         memcpy(reply, frame + FRAME_HEAD, size)
         return NEXT
 
-    cdef int staged_as(self, const uint8_t* frame, int verdict, uint32_t messages) noexcept nogil:
-        """The outcome of staging an append."""
+    cdef int staged_as(self, const uint8_t* frame, int verdict, uint32_t messages, uint64_t size) noexcept nogil:
+        """The outcome of staging an append of so many messages and bytes."""
         if verdict == DONE:
+            if self.hub.gates.count:
+                self.hub.gates.send_charge(load32(frame + FRAME_HEAD), messages, size, now_ns())
             self.in_flight += 1
             self.staged += 1
             self.hub.in_flight += 1
@@ -215,7 +217,7 @@ cdef class NativeEndpoint(NativeBase):
 
     cdef int send_one(self, const uint8_t* frame, uint32_t size) noexcept nogil:
         cdef const uint8_t* at = frame + FRAME_HEAD
-        cdef uint32_t ext_size
+        cdef uint32_t ext_size, closed
         if size < 16:
             return self.malformed(frame)
         ext_size = load16(at + 6)
@@ -227,14 +229,18 @@ cdef class NativeEndpoint(NativeBase):
             return self.refuse(frame, INVALID, b"the attributes are not a list of them")
         if size - 16 - ext_size > self.hub.message_bytes:
             return self.refuse(frame, TOO_LARGE, b"the message is over its limit")
+        if self.hub.gates.count:
+            closed = self.hub.gates.send_closed(load32(at), now_ns())
+            if closed:
+                return self.refuse_later(frame, closed)
         return self.staged_as(frame, self.hub.lane.stage_one(
             self.cookie(SHAPE_ONE, load32(frame + 8)), load32(at),
             at[4] | at[5] << 1, self.producer, load64(at + 8),
-            at + 16, <uint16_t>ext_size, at + 16 + ext_size, size - 16 - ext_size), 1)
+            at + 16, <uint16_t>ext_size, at + 16 + ext_size, size - 16 - ext_size), 1, size - 16)
 
     cdef int send_batch(self, const uint8_t* frame, uint32_t size) noexcept nogil:
         cdef const uint8_t* at = frame + FRAME_HEAD
-        cdef uint32_t count, stride
+        cdef uint32_t count, stride, closed
         cdef size_t start
         cdef uint64_t total = 0
         cdef int found
@@ -256,9 +262,13 @@ cdef class NativeEndpoint(NativeBase):
             return self.refuse(frame, TOO_LARGE, b"a message is over its limit")
         if at[5] and not self.batch_attributes(at + 24, count, at + start):
             return self.refuse(frame, INVALID, b"the attributes are not a list of them")
+        if self.hub.gates.count:
+            closed = self.hub.gates.send_closed(load32(at), now_ns())
+            if closed:
+                return self.refuse_later(frame, closed)
         return self.staged_as(frame, self.hub.lane.stage_batch(
             self.cookie(SHAPE_BATCH, load32(frame + 8)), load32(at), at[4] | at[5] << 2,
-            self.producer, load64(at + 8), count, at + 24, at + start, total), count)
+            self.producer, load64(at + 8), count, at + 24, at + start, total), count, total)
 
     cdef int batch_sizes(self, const uint8_t* sizes, uint32_t count, uint32_t stride,
                          uint64_t* total) noexcept nogil:

@@ -16,6 +16,8 @@ from penstock.server.bridge import Bridge
 from penstock.server.broker.broker import Broker
 from penstock.server.broker.limits import Limits
 from penstock.server.broker.temporary import Temporary
+from penstock.server.broker.throttle import Quotas
+from penstock.server.cells import SHARED
 from penstock.server.config import ServeOptions, format_address, parse_address
 from penstock.server.housekeeping import Chore, keep_house
 from penstock.server.metrics.board import Board
@@ -28,6 +30,7 @@ from penstock.server.supervisor import Supervisor
 OPEN_TIMEOUT_S = 120.0
 PUBLISH_S = 0.25
 SWEEP_S = 2.0
+BIND_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,13 +154,13 @@ class Worker:
         bridge = Bridge(loop)
         broker = Broker(self.store, self.limits)
         door = HttpDoor(broker, bridge, self.options.durability, self.board)
-        hub = Hub(loop, lane, broker, bridge, door, self.options.durability)
+        hub = Hub(loop, lane, broker, bridge, door, self.options.durability, SHARED)
         door.hub = hub
         doors = ((self.sockets.tcp, NativeDoor(hub, broker)), (self.sockets.http, door))
         listeners = [Listener(bound, factory) for bound, factory in doors if bound is not None]
         for listener in listeners:
             await listener.start()
-        chores = [*self.chores(broker), Chore(PUBLISH_S, door.observer.publish)]
+        chores = [*self.chores(broker, hub), Chore(PUBLISH_S, door.observer.publish)]
         house = asyncio.create_task(keep_house(bridge, chores))
         ready()
         await stopping.wait()
@@ -171,10 +174,24 @@ class Worker:
         hub.close()
         lane.close()
 
-    def chores(self, broker: Broker) -> list[Chore]:
+    def chores(self, broker: Broker, hub: Hub) -> list[Chore]:
         """What is done now and then."""
         temporary = Temporary(broker)
-        return [Chore(SWEEP_S, lambda: temporary.sweep(time.time_ns() // 1000))]
+        quotas = Quotas(broker)
+        broker.guards.append(quotas.guard)
+
+        def bind() -> None:
+            plan = quotas.plan()
+            for room in plan.rooms:
+                hub.gates.leave_room(*room)
+            # The gates are the loop's.
+            if plan.members or hub.gates.count:
+                hub.loop.call_soon_threadsafe(hub.gates.replace, plan.rules, plan.members)
+
+        return [
+            Chore(SWEEP_S, lambda: temporary.sweep(time.time_ns() // 1000)),
+            Chore(BIND_S, bind),
+        ]
 
     async def drain(self, hub: Hub) -> None:
         """Answer what is in flight, then close every connection; those who do not read are cut."""

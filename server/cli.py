@@ -75,6 +75,7 @@ def parser() -> ArgumentParser:
     _add_ship(commands)
     _add_queue(commands, remote)
     _add_looking(commands, remote)
+    _add_quota(commands, remote)
     _add_bench(commands)
     _add_check(commands)
     _add_completion(commands)
@@ -239,6 +240,25 @@ def _add_looking(commands: Commands, remote: ArgumentParser) -> None:
     from penstock.server import looking
 
     looking.add(commands, remote, _add, PLACES)
+
+
+def _add_quota(commands: Commands, remote: ArgumentParser) -> None:
+    from penstock.server import limiting as do
+
+    about = "List, show, set, remove the quotas of queues and namespaces."
+    quota = commands.add_parser("quota", help=about, description=about)
+    works: Commands = quota.add_subparsers(metavar="WORK", required=True)
+    _add(works, "list", do.quota_list, remote)
+    for name, run in (
+        ("show", do.quota_show), ("set", do.quota_set), ("remove", do.quota_remove)
+    ):
+        work = _add(works, name, run, remote)
+        work.add_argument("scope", choices=("queue", "namespace"))
+        work.add_argument("name")
+        if name == "set":
+            for field, about in do.FIELDS.items():
+                option = "--" + field.replace("_", "-")
+                work.add_argument(option, type=float, metavar="N", help=about)
 
 
 def _add_bench(commands: Commands) -> None:

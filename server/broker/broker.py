@@ -48,10 +48,14 @@ class Broker:
         self.limits = limits
         self.queues: dict[int, Queue] = {}
         self.lock = Lock()
+        # Asked before a queue is made, with its name and those there are; may refuse.
+        self.guards: list[Callable[[str, list[str]], None]] = []
 
     @refusing
     def open(self, name: str, *, create: bool) -> Queue:
         """The queue of that name. Creates it if asked and absent; else raises NOT_FOUND."""
+        if create and self.guards:
+            self._guard(checked(name))
         queue = self.store.queue(checked(name), create=create)
         self._remember(queue)
         return queue
@@ -143,6 +147,14 @@ class Broker:
             return next_offset(queue)
         raise BrokerError(Kind.INVALID, f"kind is 0 to 3, not {kind}")
 
+    def _guard(self, name: str) -> None:
+        # Only one with a namespace can be refused, and only if it is not there yet.
+        if "/" in name:
+            names = self.store.queues()
+            if name not in names:
+                for guard in self.guards:
+                    guard(name, names)
+
     def _remember(self, queue: Queue) -> None:
         with self.lock:
             if len(self.queues) >= self.limits.route_names:
@@ -157,6 +169,14 @@ def checked(name: str) -> str:
             Kind.INVALID,
             "a name is 1 to 128 of the characters A-Z a-z 0-9 . _ - with one / behind a namespace",
         )
+    return name
+
+
+def checked_namespace(name: str) -> str:
+    """The name of a namespace. Raises INVALID for another."""
+    if "/" in name:
+        raise BrokerError(Kind.INVALID, "a namespace's name has no /")
+    checked(f"{name}/q")
     return name
 
 

@@ -20,20 +20,28 @@ class Kind(Enum):
     SHUTTING_DOWN = "shutting-down"
     INTERNAL = "internal"
     CORRUPT = "corrupt"
+    THROTTLED = "throttled"
 
 
-RETRY_AFTER_MS = {Kind.STORE_FULL: 1000, Kind.BUSY: 20, Kind.SHUTTING_DOWN: 500}
+RETRY_AFTER_MS = {
+    Kind.STORE_FULL: 1000,
+    Kind.BUSY: 20,
+    Kind.SHUTTING_DOWN: 500,
+    Kind.THROTTLED: 500,
+}
 
 
 class BrokerError(Exception):
     """The request is refused; nothing was changed by it."""
 
-    def __init__(self, kind: Kind, text: str, *, limit: int | None = None) -> None:
+    def __init__(
+        self, kind: Kind, text: str, *, limit: int | None = None, retry_after_ms: int = 0
+    ) -> None:
         super().__init__(text)
         self.kind = kind
         self.text = text
         self.limit = limit
-        self.retry_after_ms = RETRY_AFTER_MS.get(kind, 0)
+        self.retry_after_ms = retry_after_ms or RETRY_AFTER_MS.get(kind, 0)
 
 
 # In this order: the first class that matches decides.

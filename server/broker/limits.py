@@ -36,4 +36,5 @@ class Limits:
     route_names: int = 8192
     metric_groups: int = 1000
     name_characters: int = 128
+    quotas: int = 2048
     temporary_ms: int = 24 * 3600 * 1000

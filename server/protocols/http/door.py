@@ -18,6 +18,7 @@ from penstock.server.metrics.board import Board
 from penstock.server.protocols.http.looking import Looking
 from penstock.server.protocols.http.observe import Observer
 from penstock.server.protocols.http.problem import REASONS, Response, problem, render
+from penstock.server.protocols.http.quotas import QuotaTargets
 from penstock.server.protocols.http.queues import Call, Queues
 
 # The wire's verdicts of a drained operation, see docs/wire.md.
@@ -46,6 +47,7 @@ class HttpDoor:
         for depth, handlers in self.looking.verbs.items():
             self.queues.verbs.setdefault(depth, {}).update(handlers)
         self.observer = Observer(self, seeing, board)
+        self.quotas = QuotaTargets(broker, bridge)
 
     def __call__(self) -> HttpConnection:
         assert self.hub is not None
@@ -80,6 +82,9 @@ class HttpDoor:
                 return not_allowed("GET, HEAD")
             return await self.looking.lag_all(Call("", dict(parse_qsl(query)), request))
         parts = path.split("/")
+        if parts[:3] == ["", "v1", "quotas"] and len(parts) in (3, 5):
+            scope, name = (parts[3], unquote(parts[4])) if len(parts) == 5 else ("", "")
+            return await self.quotas.answer(method, scope, name, request.body)
         if parts[:3] != ["", "v1", "queues"] or len(parts) > 5:
             return render(404, Kind.NOT_FOUND, "there is nothing at this target")
         name = unquote(parts[3]) if len(parts) > 3 else ""

@@ -4,6 +4,8 @@ from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from penstock.server.broker.throttle import Quota
+
 Count = Annotated[int, Meta(ge=1, le=4096)]
 Milliseconds = Annotated[int, Meta(ge=0, le=43_200_000)]
 PropertyName = Annotated[str, Meta(min_length=1, max_length=255)]
@@ -87,6 +89,16 @@ class VerdictsReply(Struct):
 
 class QueuesReply(Struct):
     queues: list[str]
+
+
+class QuotaRow(Struct):
+    scope: str
+    name: str
+    quota: Quota
+
+
+class QuotasReply(Struct):
+    quotas: list[QuotaRow]
 
 
 class QueueReply(Struct):

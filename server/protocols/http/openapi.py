@@ -5,10 +5,12 @@ from typing import Any
 import msgspec
 
 from penstock.server.broker import asks
+from penstock.server.broker.throttle import Quota
 from penstock.server.protocols.http import models
 from penstock.server.protocols.http.problem import Problem
 
 QUEUE = "/v1/queues/{queue}"
+QUOTA = "/v1/quotas/{scope}/{name}"
 # target, method, what it does, request, reply, status
 OPERATIONS: tuple[tuple[str, str, str, Any, Any, int], ...] = (
     ("/v1/queues", "get", "List the queues", None, models.QueuesReply, 200),
@@ -21,6 +23,10 @@ OPERATIONS: tuple[tuple[str, str, str, Any, Any, int], ...] = (
     (f"{QUEUE}/release", "post", "Release", models.ReleaseRequest, models.VerdictsReply, 200),
     (f"{QUEUE}/extend", "post", "Extend a lease", models.ExtendRequest, models.VerdictsReply, 200),
     (f"{QUEUE}/rewind", "post", "Rewind, or try it", asks.Rewind, dict, 200),
+    ("/v1/quotas", "get", "List the quotas", None, models.QuotasReply, 200),
+    (QUOTA, "get", "Show a quota", None, Quota, 200),
+    (QUOTA, "put", "Set a quota", Quota, Quota, 200),
+    (QUOTA, "delete", "Remove a quota", None, None, 204),
     (f"{QUEUE}/peek", "get", "Read, take nothing", None, models.MessagesReply, 200),
     (f"{QUEUE}/messages", "get", "Find messages", asks.Find, dict, 200),
     (f"{QUEUE}/explain", "get", "Why a message is not delivered", asks.Message, dict, 200),
@@ -63,6 +69,12 @@ def operation(path: str, summary: str, request: Any, answer: Any, status: int) -
     made: dict[str, Any] = {"summary": summary, "responses": responses}
     if "{queue}" in path:
         made["parameters"] = [{"name": "queue", "in": "path", "required": True, "schema": NAME}]
+    if "{scope}" in path:
+        scope = {"type": "string", "enum": ["queue", "namespace"]}
+        made["parameters"] = [
+            {"name": "scope", "in": "path", "required": True, "schema": scope},
+            {"name": "name", "in": "path", "required": True, "schema": NAME},
+        ]
     if path.endswith("/peek"):
         made["parameters"] += [
             {"name": name, "in": "query", "schema": {"type": "integer", "minimum": 0}}

@@ -21,6 +21,7 @@ STATUSES: dict[Kind, int] = {
     Kind.SHUTTING_DOWN: 503,
     Kind.INTERNAL: 500,
     Kind.CORRUPT: 500,
+    Kind.THROTTLED: 429,
 }
 REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
 JSON = b"Content-Type: application/json\r\n"

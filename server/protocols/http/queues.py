@@ -3,7 +3,7 @@
 import base64
 import binascii
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import msgspec
@@ -101,6 +101,7 @@ class Queues:
         if any(len(body) > self.broker.limits.message_bytes for body in bodies):
             limit = self.broker.limits.message_bytes
             raise BrokerError(Kind.TOO_LARGE, "a message is over its limit", limit=limit)
+        self.admit(queue, bodies)
         receipt = await self.call(
             queue.append_many, bodies, attributes=attributes, durability=cast("Durability", level),
             producer=request.producer, sequence=request.sequence,
@@ -127,15 +128,30 @@ class Queues:
         group = await self.call(self.broker.group, queue, asked.group)
         deadline = time.monotonic() + asked.wait_ms / 1000
         while True:
-            batch = await self.call(
-                group.receive, asked.max_messages, max_bytes=TAKE_BYTES, lease_ms=asked.lease_ms
+            hub = self.door.hub
+            assert hub is not None
+            most, closed_ms = hub.gates.may_receive(
+                self.broker.store, queue.id, group.id, asked.max_messages
             )
+            batch = await self.call(
+                group.receive, most, max_bytes=TAKE_BYTES, lease_ms=asked.lease_ms
+            ) if most else None
             left_ms = int((deadline - time.monotonic()) * 1000)
-            assert self.door.hub is not None
-            if len(batch) or left_ms <= 0 or self.door.hub.stopping:
+            if batch is not None and (len(batch) or left_ms <= 0 or hub.stopping):
                 break
-            await self.door.hub.wait(queue.id, group.id, left_ms)
+            if batch is None and (left_ms <= closed_ms or hub.stopping):
+                raise throttled(closed_ms)
+            await hub.wait(queue.id, group.id, min(left_ms, closed_ms or left_ms))
+        hub.gates.received(queue.id, len(batch))
         return octet_reply(queue, batch) if octets else reply(messages_reply(queue, batch, True))
+
+    def admit(self, queue: Queue, bodies: Sequence[bytes]) -> None:
+        """Raises THROTTLED if the queue's quota, or its namespace's, lets no send pass now."""
+        if self.door.hub is not None:
+            size = sum(map(len, bodies))
+            closed_ms = self.door.hub.gates.admit(queue.id, len(bodies), size)
+            if closed_ms:
+                raise throttled(closed_ms)
 
     async def confirm(self, call: Call) -> Response:
         asked = call.read(models.ConfirmRequest)
@@ -168,6 +184,11 @@ class Queues:
 
     async def group(self, call: Call, name: str) -> Consumer:
         return await self.call(self.broker.group, await self.queue(call), name)
+
+
+def throttled(retry_after_ms: int) -> BrokerError:
+    text = "over the quota of the queue or its namespace"
+    return BrokerError(Kind.THROTTLED, text, retry_after_ms=retry_after_ms)
 
 
 def messages_reply(queue: Queue, batch: Batch, leased: bool) -> models.MessagesReply:

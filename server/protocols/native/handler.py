@@ -8,10 +8,13 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from penstock.server.broker.broker import Broker
 from penstock.server.broker.errors import BrokerError, Kind
 from penstock.server.broker.seeing import Seeing
 from penstock.server.broker.temporary import Temporary
+from penstock.server.broker.throttle import Quota, Quotas
 from penstock.server.protocols.native.statuses import refused
 
 OPEN, SEEK, READ, GROUP, ADMIN = 2, 9, 10, 11, 12
@@ -28,6 +31,7 @@ class Handler:
         self.broker = broker
         self.temporary = Temporary(broker)
         self.seeing = Seeing(broker)
+        self.quotas = Quotas(broker)
         self.verbs: dict[int, Callable[[bytes], bytes]] = {
             OPEN: self.open,
             SEEK: self.seek,
@@ -94,6 +98,8 @@ class Handler:
         name = request.get("name", request.get("queue", ""))
         if not isinstance(name, str):
             raise BrokerError(Kind.INVALID, "name is text")
+        if isinstance(do, str) and do.startswith("quota."):
+            return self.quota(do, str(request.get("scope", "")), name, request.get("quota"))
         if do == "queue.list":
             return {"queues": self.broker.names(str(request.get("prefix", "")))}
         if do == "queue.show":
@@ -104,6 +110,29 @@ class Handler:
         if do == "queue.purge":
             return {"purged": self.broker.purge(name)}
         raise BrokerError(Kind.INVALID, "do is queue.list, queue.show, queue.delete or queue.purge")
+
+    def quota(self, do: str, scope: str, name: str, given: Any) -> dict[str, Any]:
+        if do == "quota.list":
+            rows = self.quotas.all().items()
+            return {"quotas": [{"scope": s, "name": n, **described(q)} for (s, n), q in rows]}
+        if do == "quota.show":
+            return described(self.quotas.get(scope, name))
+        if do == "quota.remove":
+            self.quotas.remove(scope, name)
+            return {}
+        if do == "quota.set":
+            try:
+                quota = msgspec.convert(given, Quota)
+            except msgspec.ValidationError as error:
+                raise BrokerError(Kind.INVALID, str(error)) from None
+            self.quotas.set(scope, name, quota)
+            return described(quota)
+        raise BrokerError(Kind.INVALID, "do is quota.list, quota.show, quota.set or quota.remove")
+
+
+def described(quota: Quota) -> dict[str, Any]:
+    found: dict[str, Any] = msgspec.to_builtins(quota)
+    return found
 
 
 def name_of(raw: bytes) -> str:

@@ -15,6 +15,7 @@ STATUSES: dict[Kind, int] = {
     Kind.SHUTTING_DOWN: 10,
     Kind.INTERNAL: 11,
     Kind.CORRUPT: 12,
+    Kind.THROTTLED: 13,
 }
 
 

@@ -1,0 +1,9 @@
+"""Memory that all workers of a server share: made before they are forked, inherited by each."""
+
+import mmap
+
+CELL_BYTES = 16
+CELLS = 16384
+
+# A rate is one rate however many workers there are, so what counts it must be one as well.
+SHARED = mmap.mmap(-1, CELLS * CELL_BYTES)

@@ -1,0 +1,34 @@
+"""What HTTP asks about quotas: /v1/quotas, /v1/quotas/queue/NAME, /v1/quotas/namespace/NAME."""
+
+import msgspec
+
+from penstock.server.bridge import Bridge
+from penstock.server.broker.broker import Broker
+from penstock.server.broker.errors import BrokerError, Kind
+from penstock.server.broker.throttle import Quota, Quotas
+from penstock.server.protocols.http.models import QuotaRow, QuotasReply
+from penstock.server.protocols.http.problem import Response, reply
+
+
+class QuotaTargets:
+    """The answers by method."""
+
+    def __init__(self, broker: Broker, bridge: Bridge) -> None:
+        self.quotas = Quotas(broker)
+        self.call = bridge.call
+
+    async def answer(self, method: str, scope: str, name: str, body: bytes) -> Response:
+        if not scope and method in ("GET", "HEAD"):
+            known = await self.call(self.quotas.all)
+            rows = [QuotaRow(scope, name, quota) for (scope, name), quota in known.items()]
+            return reply(QuotasReply(rows))
+        if scope and method in ("GET", "HEAD"):
+            return reply(await self.call(self.quotas.get, scope, name))
+        if scope and method == "PUT":
+            quota = msgspec.json.decode(body, type=Quota)
+            await self.call(self.quotas.set, scope, name, quota)
+            return reply(quota)
+        if scope and method == "DELETE":
+            await self.call(self.quotas.remove, scope, name)
+            return 204, b"", b""
+        raise BrokerError(Kind.INVALID, f"{method} does nothing here")
