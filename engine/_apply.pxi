@@ -398,6 +398,7 @@ cdef void release_replay(core_t* core, group_t* group, const record_t* record) n
             continue
         if path.slot.state == READY:
             path_ready(group, &path, -1)
+        if path.slot.state != WAITING:
             path_waiting(group, &path, 1)
         path.slot.state = WAITING
         path.slot.attempts = <uint16_t>min(items[at].attempts, <uint64_t>65535)

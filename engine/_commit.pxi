@@ -274,6 +274,8 @@ cdef void confirms_undo(core_t* core, round_t* round) noexcept nogil:
         for at in range(head.count):
             for offset in range(ranges[at].start, ranges[at].start + ranges[at].count):
                 unconfirm(core, group, offset)
+        if group.order:
+            order_rebuild(core, group)
         stripe_unlock(core, group)
 
 

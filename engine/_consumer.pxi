@@ -144,6 +144,17 @@ cdef class Consumer:
         """A field of the group's settings: (its generation, its bytes); (0, b"") if it is not set."""
         return setting_get(self, field)
 
+    def configure(self, *, order=None):
+        """Change how the group is served, durably; what is not named stays as it is.
+
+        order: "none"; "key": a message is delivered only after those before it with the same key are confirmed; or
+        "strict": one message at a time, in the order of the queue. Raises InvalidError.
+        """
+        from penstock.engine.retries import pack
+        fields = pack(order=order)
+        if fields:
+            self._settings(fields)
+
     def stat(self):
         """How far the group is, by name."""
         cdef core_t* core = live(self.queue.store)
@@ -152,7 +163,8 @@ cdef class Consumer:
         if group == NULL or queue == NULL:
             raise QueueNotFoundError(f"group {self.name!r} of queue {self.queue.name!r} was deleted")
         cdef bint some = group.root.page != 0 and group.root.page != FULL
-        return {"floor": group.floor, "cursor": group.cursor, "in_flight": group.root.waiting if some else 0,
+        ordered = {"held": order_of(core, group).held} if group.order else {}
+        return {**ordered, "floor": group.floor, "cursor": group.cursor, "in_flight": group.root.waiting if some else 0,
                 "ready": (group.root.ready if some else 0) + max(queue.next, group.cursor) - group.cursor}
 
 

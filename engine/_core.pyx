@@ -35,6 +35,7 @@ include "_live.pxi"         # what each segment is still needed for
 include "_delivery.pxi"     # leases and confirmations of a group
 include "_filter.pxi"      # programs of filters, and which may run
 include "_filter_sql.pxi"  # conditions over properties
+include "_order.pxi"        # who is next in line, by key
 include "_settings.pxi"   # filter, order, retries of a group
 include "_notes.pxi"        # the broker's objects: name -> bytes
 include "_passing.pxi"     # over what it does not want

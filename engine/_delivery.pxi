@@ -3,7 +3,7 @@
 # A leaf that is confirmed throughout is given back and leaves the mark FULL, so state is as large as what is in
 # flight, not as what is stored. All of it under the group's stripe lock.
 #
-# Invariants: 1. floor <= cursor. 2. A slot is LEASED, WAITING, READY or CONFIRMED if its offset was taken, else FRESH.
+# Invariants: 1. floor <= cursor. 2. A slot is LEASED, WAITING, READY, HELD or CONFIRMED once taken, else FRESH.
 # 3. child.ready and child.done are exact; child.due is at most the earliest deadline below it.
 
 cdef enum:
@@ -16,6 +16,7 @@ cdef enum:
     WAITING = 2                 # given back with a delay
     READY = 3
     CONFIRMED = 4
+    HELD = 5                    # behind another of its key; until_us is the offset of the next one in line
 
 cdef enum:
     HEIGHT_LIMIT = 7            # 256 * 128^7 offsets: beyond any count
@@ -300,6 +301,8 @@ cdef int settle(core_t* core, group_t* group, uint64_t offset, uint32_t nonce, u
         slot_confirm(core, group, &path)
         if offset == group.floor:
             floor_advance(core, group)
+        if group.order:
+            order_done(core, group, offset)
     elif state == READY:
         path_waiting(group, &path, -1)
         path_ready(group, &path, 1)
@@ -376,6 +379,8 @@ cdef void group_seek(core_t* core, group_t* group, uint64_t offset) noexcept nog
     group.cursor = offset
     tree_free(core, &group.root, group.height)
     group.height = 0
+    if group.order:
+        order_clear(core, order_of(core, group))
 
 
 cdef void lease_drop(core_t* core, child_t* child, uint32_t height) noexcept nogil:
@@ -458,6 +463,8 @@ cdef void stripe_take(core_t* core, uint32_t at) noexcept nogil:
         if other.id and other.id % STRIPES == at:
             sums_mend(core, &other.root, other.height)
             other.cursor = max(other.cursor, other.floor)
+            if other.order:
+                order_rebuild(core, other)
 
 
 cdef void stripe_unlock(core_t* core, group_t* group) noexcept nogil:

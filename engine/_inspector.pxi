@@ -2,8 +2,9 @@
 
 
 cdef object sight_dict(sight_t* sight):
+    held = {"behind": sight.behind} if sight.state == HELD else {}
     return {
-        "state": STATES[sight.state], "now_us": sight.now_us, "first": sight.first, "visible": sight.visible,
+        **held, "state": STATES[sight.state], "now_us": sight.now_us, "first": sight.first, "visible": sight.visible,
         "next": sight.next, "floor": sight.floor, "cursor": sight.cursor, "position": sight.position,
         "stored_us": sight.stored_us, "until_us": sight.until_us, "before": sight.before,
         "attempts": sight.attempts, "generation": sight.generation, "ran_out": bool(sight.ran_out),

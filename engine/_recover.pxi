@@ -252,6 +252,8 @@ cdef void leases_drop(core_t* core) noexcept nogil:
         if group.id:
             lease_drop(core, &group.root, group.height)
             group.suspects = 0
+            if group.order:
+                order_rebuild(core, group)
             # Numbers that receipts of the last life did not have: a fresh random start.
             if random_fill(start, 4) == 0:
                 memcpy(&group.nonce, start, 4)

@@ -105,6 +105,7 @@ cdef void settings_apply(core_t* core, const record_t* record) noexcept nogil:
         setting_put(core, group, head.field, body + sizeof(field_t), head.size, record.position)
         body += sizeof(field_t) + head.size
         left -= sizeof(field_t) + head.size
+    order_set(core, group)
     stripe_unlock(core, group)
 
 
@@ -126,6 +127,7 @@ cdef void settings_free(core_t* core, group_t* group) noexcept nogil:
     """Give a group's pages back."""
     cdef int field
     cdef uint32_t page
+    order_free(core, group)
     for field in range(SETTINGS):
         page = group.settings[field]
         if page:

@@ -2,17 +2,18 @@
 # at a time, so what a long walk adds up is the truth of no single moment, and is said so.
 
 cdef enum:
-    # What a message is to a group. FRESH, LEASED, WAITING, READY and CONFIRMED are the slot's.
-    ABSENT = 5                  # nothing was stored at that offset yet
-    PURGED = 6
-    UNSAFE = 7                  # stored, but not on disk yet: nobody may see it
-    PASSED = 8                  # never taken, though the cursor is behind it: it was purged when the group came by
-    DAMAGED_MESSAGE = 9
+    # What a message is to a group. FRESH, LEASED, WAITING, READY, CONFIRMED and HELD are the slot's.
+    ABSENT = 6                  # nothing was stored at that offset yet
+    PURGED = 7
+    UNSAFE = 8                  # stored, but not on disk yet: nobody may see it
+    PASSED = 9                  # never taken, though the cursor is behind it: it was purged when the group came by
+    DAMAGED_MESSAGE = 10
 
 cdef enum:
     LEAVES_A_STEP = 64          # of 256 slots, under one lock
 
-STATES = ("fresh", "leased", "waiting", "ready", "confirmed", "absent", "purged", "not durable", "passed", "damaged")
+STATES = ("fresh", "leased", "waiting", "ready", "confirmed", "held", "absent", "purged", "not durable", "passed",
+          "damaged")
 
 cdef struct sight_t:
     uint64_t now_us
@@ -21,13 +22,14 @@ cdef struct sight_t:
     uint64_t position, stored_us
     uint64_t until_us           # of a lease or delay
     uint64_t before             # how many messages the group would take before it
+    uint64_t behind             # of one that is HELD: who must be confirmed before it
     uint32_t attempts
     uint32_t generation
     uint8_t state
     uint8_t ran_out             # READY because a lease or delay ended
 
 cdef struct counts_t:
-    uint64_t fresh, leased, waiting, ready, confirmed, passed
+    uint64_t fresh, leased, waiting, ready, confirmed, held, passed
 
 
 cdef uint64_t path_before(core_t* core, group_t* group, path_t* path, uint64_t offset) noexcept nogil:
@@ -76,6 +78,12 @@ cdef void slot_sight(core_t* core, group_t* group, uint64_t offset, sight_t* out
                 out.ran_out = 1
         if out.state == READY:
             out.before = path_before(core, group, &path, offset)
+        if out.state == HELD:
+            out.until_us = 0
+    if group.order and (out.state == FRESH or out.state == HELD):
+        out.behind = order_ahead(core, group, offset)
+        if out.behind != NEVER:
+            out.state = HELD
 
 
 cdef int message_sight(core_t* core, uint32_t queue_id, uint32_t group_id, uint64_t offset,
@@ -146,6 +154,7 @@ cdef void slots_count(core_t* core, child_t* child, uint64_t start, uint64_t end
         out.waiting += state == WAITING
         out.ready += state == READY
         out.confirmed += state == CONFIRMED
+        out.held += state == HELD
 
 
 cdef uint64_t tree_count(core_t* core, group_t* group, uint64_t at, uint64_t high, uint64_t now,

@@ -79,42 +79,41 @@ cdef int group_take(core_t* core, queue_t* queue, group_t* group, uint32_t count
     cdef bint again
     cdef path_t path
     cdef filter_t filter
-    cdef bint filtered = filter_of(core, group, &filter)
-    cdef uint64_t fresh_end
+    cdef filter_t* filtered = &filter if filter_of(core, group, &filter) else NULL
     expire(core, &group.root, group.height, now, &budget)
     group.behind = 0
     if group.cursor < first and group_pass(core, group, first) != DONE:
         group.cursor = first
-    fresh_end = group.cursor if group.frozen else end
+    if group.order and not order_whole(core, group):
+        return -STORE_FULL
     while found < <int>count:
         again = ready_first(core, group, &path, &offset)
         if again and (offset < first or offset >= end):
             # Purged while it was in flight: nothing to deliver any more.
             slot_confirm(core, group, &path)
+            if group.order:
+                order_done(core, group, offset)
             continue
-        if not again:
-            if filtered and group.cursor < fresh_end:
-                got = filter_pass(core, queue, group, &filter, fresh_end, now + PASS_US)
-                if got == STORE_FULL:
-                    return found if found else -STORE_FULL
-                if got != DONE:
-                    break
-            offset = group.cursor
-            if offset >= fresh_end:
-                break
-            got = tree_find(core, group, offset, True, &path)
+        if again:
+            if group.order and not order_first(core, queue, group, offset):
+                continue
+        else:
+            got = fresh_next(core, queue, group, filtered, group.cursor if group.frozen else end, now, &path, &offset)
             if got == STORE_FULL:
                 return found if found else -STORE_FULL
-            group.cursor += 1
-            if got != DONE or path.slot.state != FRESH:
-                continue
+            if got != DONE:
+                break
         if not message_find(core, queue, offset, out + found, total, max_bytes if found else NEVER, &total):
             if total > max_bytes and found:
                 if not again:
                     group.cursor -= 1
+                    if group.order:
+                        order_leave(core, queue, group, offset)
                 break
             # Damaged: counted, kept, out of the way for an hour; the others are served.
             slot_lease(group, &path, now + <uint64_t>3600000000)
+            if group.order:
+                order_done(core, group, offset)
             continue
         slot_lease(group, &path, now + lease_us)
         out[found].attempts = path.slot.attempts
@@ -123,6 +122,40 @@ cdef int group_take(core_t* core, queue_t* queue, group_t* group, uint32_t count
         out[found].receipt.mac = receipt_mac(core, group, offset, path.slot.nonce)
         found += 1
     return found
+
+
+cdef int fresh_next(core_t* core, queue_t* queue, group_t* group, filter_t* filter, uint64_t end, uint64_t now,
+                    path_t* path, uint64_t* offset) noexcept nogil:
+    """The next message before end that was never taken, the cursor put behind it. DONE, STORE_FULL, or NOT_FOUND:
+    there is none, or (group.behind) none yet."""
+    cdef int got
+    cdef int passed = 0
+    while True:
+        if filter != NULL and group.cursor < end:
+            got = filter_pass(core, queue, group, filter, end, now + PASS_US)
+            if got != DONE:
+                return STORE_FULL if got == STORE_FULL else NOT_FOUND
+        offset[0] = group.cursor
+        if offset[0] >= end:
+            return NOT_FOUND
+        got = tree_find(core, group, offset[0], True, path)
+        if got == STORE_FULL:
+            return STORE_FULL
+        group.cursor += 1
+        if got != DONE or path.slot.state != FRESH:
+            continue
+        if group.order == 0:
+            return DONE
+        got = order_admit(core, queue, group, offset[0], path)
+        if got == ORDER_FIRST:
+            return DONE
+        if got == ORDER_STOP:
+            group.cursor -= 1
+            return NOT_FOUND
+        passed += 1
+        if passed == PASSED_LIMIT:
+            group.behind = 1
+            return NOT_FOUND
 
 
 cdef group_t* receipt_group(core_t* core, const receipt_t* receipt, uint8_t* verdict) noexcept nogil:
@@ -146,6 +179,7 @@ cdef int receipts_settle(core_t* core, const receipt_t* receipts, uint32_t count
     cdef uint32_t at
     cdef int done = 0
     cdef uint16_t attempts = 0
+    cdef bint next_ready = state == READY or state == WAITING
     cdef group_t* group
     cdef group_t* held = NULL
     for at in range(count):
@@ -156,6 +190,7 @@ cdef int receipts_settle(core_t* core, const receipt_t* receipts, uint32_t count
             held = group
             if held != NULL:
                 stripe_lock(core, held)
+                next_ready = next_ready or held.order
         if group != NULL:
             verdicts[at] = <uint8_t>settle(core, group, receipts[at].offset, receipts[at].nonce, now, state, until,
                                            &attempts)
@@ -169,7 +204,7 @@ cdef int receipts_settle(core_t* core, const receipt_t* receipts, uint32_t count
         done += verdicts[at] == DONE
     if held != NULL:
         stripe_unlock(core, held)
-    if state == READY or state == WAITING:
+    if next_ready:
         add32(&core.control.arrival_word, 1)
         if load32(&core.control.receivers):
             futex_wake(&core.control.arrival_word)

@@ -23,6 +23,7 @@ REASONS = {
     "passed": "the group came by while it was purged; a rewind brings it",
     "confirmed": "the group has confirmed it, or began or was moved behind it",
     "leased": "somebody has it under a lease",
+    "held": "one before it with the same key, or before it in a strict order, is not confirmed yet",
     "waiting": "it was given back with a delay that has not ended",
     "ready": "nothing keeps it: a receive may give it now",
     "fresh": "nothing keeps it: a receive may give it now",
@@ -51,6 +52,8 @@ def detail(reason: str, facts: dict[str, Any]) -> str:
         return f"; what is before {facts['visible']} can be seen"
     if reason == "purged":
         return f", with all before {facts['first']}"
+    if reason == "held":
+        return f": message {facts['behind']}"
     if reason in ("leased", "waiting"):
         left = (facts["until_us"] - facts["now_us"]) / 1e6
         return f", for {left:.3f} s more; it was delivered {times(facts['attempts'])}"

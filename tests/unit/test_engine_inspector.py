@@ -81,7 +81,7 @@ def test_counts_add_up_over_leaves_that_are_full(store: Store) -> None:
     counts, low, high = Inspector(store).counts(queue.id, 0)
     taken = len(receipts)
     assert (low, high) == (0, 40000)
-    assert counts == {"confirmed": 30000, "waiting": 10, "ready": 20, "passed": 0,
+    assert counts == {"confirmed": 30000, "waiting": 10, "ready": 20, "held": 0, "passed": 0,
                       "leased": taken - 30030, "fresh": 40000 - taken}
     part, low, high = Inspector(store).counts(queue.id, 0, 29999, 30003)
     assert (part["confirmed"], part["waiting"], low, high) == (2, 2, 29999, 30003)
