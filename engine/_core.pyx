@@ -55,6 +55,7 @@ include "_bodies.pxi"       # messages as staged operations
 include "_queue.pxi"        # Queue
 include "_consumer.pxi"     # Consumer
 include "_group.pxi"        # settings of a group, from Python
+include "_placing.pxi"      # many stored messages into a queue
 include "_fanout.pxi"       # one body in many queues
 include "_atomic.pxi"       # appends to several queues, all or none
 include "_lane.pxi"         # the event loop's face

@@ -11,9 +11,11 @@ cdef enum:
 
 cdef int fanout_stage(core_t* core, lane_t* lane, uint64_t cookie, const uint32_t* queues, uint32_t count, int level,
                       uint64_t producer, uint64_t sequence, const uint8_t* ext, uint16_t ext_size,
-                      const uint8_t* body, uint32_t body_size, bint wait, round_t** into,
+                      const uint8_t* body, uint32_t body_size, uint32_t notes, bint wait, round_t** into,
                       uint32_t* place) noexcept nogil:
     """Stage one message for queues (ids, ascending); level: 0 kernel or 1 disk, | ATTRIBUTED.
+
+    notes: 0, or the low half of the notes' version plus 1: STALE if any note changed since.
 
     DONE, TOO_LARGE, NOT_FOUND if the ids do not ascend, or BUSY if the round is full and wait is false.
     """
@@ -40,6 +42,7 @@ cdef int fanout_stage(core_t* core, lane_t* lane, uint64_t cookie, const uint32_
     operation = operation_stage(round, cookie, KIND_FANOUT, 0, 0, <uint8_t>level, round.size)
     operation.producer = producer
     operation.sequence = sequence
+    operation.spare = notes
     record = <record_t*>(round.buffer + round.size)
     memset(record, 0, sizeof(record_t))
     record.type = <uint8_t>RECORD_FANOUT
@@ -93,6 +96,8 @@ cdef uint64_t fanout_admit(core_t* core, round_t* round, operation_t* operation,
         operation.verdict = STORE_FULL
     elif operation.sequence and producer_stored(core, operation.producer, operation.sequence, &operation.offset):
         operation.duplicate = 1
+    elif operation.spare and notes_changed(core, round, operation):
+        operation.verdict = STALE
     else:
         pages += recipients_assign(core, record, &reached)
         if reached == 0:
@@ -111,11 +116,24 @@ cdef uint64_t fanout_admit(core_t* core, round_t* round, operation_t* operation,
     suffix = <const uint8_t*>(record_recipients(record) + record.spare)
     record.check = xxh3(record + 1, suffix - <const uint8_t*>(record + 1), record.check)
     operation.offset = record.position
-    operation.spare = reached
+    operation.queue = reached
     if operation.sequence:
         producer_keep(core, operation.producer, operation.sequence, record.position, core.control.written, now)
     round.messages += 1
     return fanout_append(core, record, False)
+
+
+cdef bint notes_changed(core_t* core, round_t* round, const operation_t* operation) noexcept nogil:
+    """Whether a note changed since the caller read them (spare: the low half of their version then, plus 1)."""
+    cdef notes_t* notes = notes_table(core, False)
+    cdef uint64_t version = notes.version if notes != NULL else 0
+    cdef const operation_t* earlier = round.operations
+    # A note of this round stands before us in the log, and is not applied yet.
+    while earlier < operation:
+        if earlier.kind == KIND_NOTE and earlier.verdict == DONE:
+            return True
+        earlier += 1
+    return <uint32_t>(version + 1) != operation.spare
 
 
 cdef uint64_t recipients_assign(core_t* core, record_t* record, uint32_t* reached) noexcept nogil:
@@ -205,7 +223,7 @@ cdef object recipients_read(Store store, uint64_t position):
 
 
 cdef FanoutReceipt fanout_send(Store store, object queues, object body, bytes ext, object attributes,
-                               object durability, uint64_t producer, uint64_t sequence):
+                               object durability, uint64_t producer, uint64_t sequence, object notes_version):
     cdef core_t* core
     cdef lane_t* lane
     cdef round_t* round = NULL
@@ -216,6 +234,7 @@ cdef FanoutReceipt fanout_send(Store store, object queues, object body, bytes ex
     cdef int level = level_of(store, durability)
     cdef const uint32_t[::1] ids = np.unique(np.fromiter((queue.id for queue in queues), np.uint32))
     cdef uint32_t count = <uint32_t>ids.shape[0]
+    cdef uint32_t notes = 0 if notes_version is None else <uint32_t>((notes_version + 1) & 0xFFFFFFFF)
     cdef const uint8_t* text
     cdef uint16_t ext_size
     cdef FanoutReceipt receipt
@@ -238,7 +257,8 @@ cdef FanoutReceipt fanout_send(Store store, object queues, object body, bytes ex
         lane = <lane_t*>store.direct
         with nogil:
             verdict = fanout_stage(core, lane, 0, &ids[0], count, level, producer, sequence, text, ext_size,
-                                   <const uint8_t*>view.buf, <uint32_t>view.len, True, &round, &place)
+                                   <const uint8_t*>view.buf, <uint32_t>view.len, notes, True, &round,
+                                   &place)
             if verdict == DONE:
                 lane_direct(lane, round)
                 result = round.operations[place]
@@ -246,11 +266,13 @@ cdef FanoutReceipt fanout_send(Store store, object queues, object body, bytes ex
             leave(core)
     finally:
         PyBuffer_Release(&view)
+    if verdict == DONE and result.verdict == STALE:
+        raise ConflictError("a note was changed since they were read: read them again")
     raise_verdict(verdict if verdict != DONE else result.verdict, f"fan-out to {count} queues")
     receipt = FanoutReceipt.__new__(FanoutReceipt)
     receipt.store = store
     receipt.position = result.offset
-    receipt.count = result.spare
+    receipt.count = result.queue
     receipt.duplicate = result.duplicate
     receipt.disk = result.durability
     return receipt

@@ -62,7 +62,7 @@ cdef class Lane:
         cdef round_t* round
         cdef uint32_t place
         return fanout_stage(lane.core, lane, cookie, queues, count, durability, producer, sequence, ext, ext_size,
-                            body, body_size, False, &round, &place)
+                            body, body_size, 0, False, &round, &place)
 
     cdef int stage_confirm(self, uint64_t cookie, const receipt_t* receipts, uint32_t count,
                            uint8_t* verdicts) noexcept nogil:

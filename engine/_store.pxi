@@ -188,13 +188,14 @@ cdef class Store:
         return 0 if notes == NULL else load64(&notes.version)
 
     def fanout(self, queues, body, *, bytes ext=b"", attributes=None, durability=None, uint64_t producer=0,
-               uint64_t sequence=0):
+               uint64_t sequence=0, notes_version=None):
         """Put one message into many queues, its body stored once; all that are there get it, at the same moment.
 
         queues: 1 to 16,384 of them; one that is there twice gets it once, one that was deleted meanwhile is left
-        out. Raises as Queue.append does, QueueNotFoundError if all are gone.
+        out. Raises as Queue.append does, QueueNotFoundError if all are gone; ConflictError if notes_version is given
+        and a note stands between that version and this message.
         """
-        return fanout_send(self, queues, body, ext, attributes, durability, producer, sequence)
+        return fanout_send(self, queues, body, ext, attributes, durability, producer, sequence, notes_version)
 
     def batch(self):
         """A context in which appends to several queues are collected and stored all or none."""

@@ -13,25 +13,24 @@ from penstock.server.broker.limits import Limits
 
 P = ParamSpec("P")
 R = TypeVar("R")
+S = TypeVar("S")
 
 NAME = re.compile(r"(?:[A-Za-z0-9_-][A-Za-z0-9._-]*/)?[A-Za-z0-9._-]+", re.ASCII)
 NAME_CHARACTERS = 128
 OFFSET, TIME, EARLIEST, LATEST = range(4)
 
 
-def refusing(
-    function: "Callable[Concatenate[Broker, P], R]",
-) -> "Callable[Concatenate[Broker, P], R]":
+def refusing(function: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
     """The same method, whose engine errors come out as the broker's."""
 
     @wraps(function)
-    def wrapper(self: "Broker", *args: P.args, **kwargs: P.kwargs) -> R:
+    def wrapper(self: S, *args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return function(self, *args, **kwargs)
         except EngineError as error:
             raise refusal(error) from error
 
-    return cast("Callable[Concatenate[Broker, P], R]", wrapper)
+    return cast("Callable[Concatenate[S, P], R]", wrapper)
 
 
 class Broker:
@@ -85,8 +84,9 @@ class Broker:
 
     @refusing
     def names(self, prefix: str = "") -> list[str]:
-        """The names of all queues, sorted."""
-        return sorted(name for name in self.store.queues() if name.startswith(prefix))
+        """The names of all queues, sorted; not those of topics' partitions."""
+        return sorted(
+            name for name in self.store.queues() if name.startswith(prefix) and "#" not in name)
 
     @refusing
     def show(self, name: str) -> dict[str, int | str]:

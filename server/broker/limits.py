@@ -37,4 +37,6 @@ class Limits:
     metric_groups: int = 1000
     name_characters: int = 128
     quotas: int = 2048
+    partitions: int = 256
+    subscriptions: int = 4096
     temporary_ms: int = 24 * 3600 * 1000

@@ -1,0 +1,312 @@
+"""Topics: partitions that any number of groups read, and queues that get what they asked for."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from itertools import count
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from penstock.engine._core import Batch, Queue, Store, matches, place_many
+from penstock.engine.attributes import Attributes, hash32
+from penstock.engine.errors import ConflictError, QueueNotFoundError
+from penstock.engine.filters import compile_filter
+from penstock.server.broker.broker import Broker, checked, refusing
+from penstock.server.broker.errors import BrokerError, Kind
+
+if TYPE_CHECKING:
+    from penstock.engine._core import Durability
+
+TOPIC, SUBSCRIPTION = "topic/", "subscription/"
+ATTEMPTS = 16
+READ_AT_ONCE = 1000
+
+
+@dataclass(frozen=True)
+class Subscription:
+    """A queue that gets each message of a topic which the filter wants."""
+
+    queue: str
+    kind: str | None
+    source: str
+    program: bytes = field(default=b"", repr=False)
+
+    def wants(self, packed: bytes) -> bool:
+        return not self.program or matches(self.program, packed)
+
+
+@dataclass(frozen=True)
+class Topic:
+    """A topic as its notes had it at a version of all notes."""
+
+    name: str
+    partitions: int
+    subscriptions: tuple[Subscription, ...]
+    version: int
+    turn: Iterator[int] = field(default_factory=count, repr=False, compare=False)
+
+    def facts(self) -> dict[str, Any]:
+        """What a show says."""
+        found = [asdict(one) for one in self.subscriptions]
+        for one in found:
+            del one["program"]
+        return {"name": self.name, "partitions": self.partitions, "subscriptions": found}
+
+
+class Sent(NamedTuple):
+    """Where a message went. queues: how many subscribed queues have it; offset: in the partition."""
+
+    id: str
+    partition: int
+    offset: int
+    queues: int
+    duplicate: bool
+    durability: str
+
+
+def partition_queue(topic: str, number: int) -> str:
+    """The engine queue of a partition; no user's queue has a # in its name."""
+    return f"{topic}#{number}"
+
+
+class Topics:
+    """The topics of one store.
+
+    Invariants:
+      1. A topic is there exactly while its note is; its partitions' queues are there before it.
+      2. A message is sent by the subscriptions that stood in the notes when it was stored: the
+         store refuses it if any note changed since they were read, and it is tried again.
+      3. So a subscription that begins in the past takes over what stands before its note in the
+         log, and what stands behind it came to it by itself: nothing twice, nothing left out.
+    """
+
+    def __init__(self, broker: Broker) -> None:
+        self.broker = broker
+        self.store: Store = broker.store
+        self.limits = broker.limits
+        self.known: dict[str, Topic] = {}
+
+    @refusing
+    def create(self, name: str, partitions: int = 1) -> tuple[dict[str, Any], bool]:
+        """The topic and whether it is new; one that is there keeps its partitions."""
+        self._numbered(checked(name), partitions)
+        new = self.store.noted(TOPIC + name) is None
+        if new:
+            try:
+                self._write(name, partitions, 0)
+            except ConflictError:
+                new = False
+        return self.topic(name).facts(), new
+
+    @refusing
+    def grow(self, name: str, partitions: int) -> dict[str, Any]:
+        """Give the topic more partitions, while it runs; keys may move to another one."""
+        self._numbered(name, partitions)
+        noted = self._noted(name)
+        if partitions < json.loads(noted[0])["partitions"]:
+            raise BrokerError(Kind.INVALID, "a topic's partitions never get fewer")
+        self._write(name, partitions, noted[1])
+        return self.topic(name).facts()
+
+    @refusing
+    def names(self, prefix: str = "") -> list[str]:
+        """The names of the topics, sorted."""
+        return [name[len(TOPIC):] for name in self.store.notes(TOPIC + prefix)]
+
+    @refusing
+    def show(self, name: str) -> dict[str, Any]:
+        """The topic, its subscriptions, and how far each partition is."""
+        facts = self.topic(name).facts()
+        facts["messages"] = [
+            {"id": queue.id, "first": stat["first"], "next": stat["next"]}
+            for queue in self.partitions(name) for stat in (queue.stat(),)
+        ]
+        return facts
+
+    @refusing
+    def delete(self, name: str) -> None:
+        """Remove the topic with what its partitions hold; subscribed queues keep what they have."""
+        topic = self.topic(name)
+        self.store.note(TOPIC + name, None)
+        for one in topic.subscriptions:
+            self.store.note(subscription_note(name, one.queue), None)
+        for number in range(topic.partitions):
+            try:
+                self.store.delete(partition_queue(name, number))
+            except QueueNotFoundError:
+                continue
+
+    @refusing
+    def subscribe(
+        self, name: str, queue: str, *, kind: str | None = None, source: str = "",
+        start: str | int = "latest",
+    ) -> dict[str, Any]:
+        """Let a queue, made if absent, get the messages that a filter wants.
+
+        start: latest, earliest, or a time in µs since 1970. Raises EXISTS if it is subscribed.
+        """
+        compile_filter(kind, source)
+        topic = self.topic(name)
+        if len(topic.subscriptions) >= self.limits.subscriptions:
+            limit = self.limits.subscriptions
+            raise BrokerError(Kind.TOO_LARGE, f"a topic has up to {limit} subscriptions", limit=limit)
+        if start not in ("latest", "earliest") and not isinstance(start, int):
+            raise BrokerError(Kind.INVALID, "start is latest, earliest or a time in µs")
+        self.store.queue(checked(queue))
+        facts = {"kind": kind, "source": source}
+        try:
+            mark = self.store.note(
+                subscription_note(name, queue), json.dumps(facts).encode(), expect=0)
+        except ConflictError as error:
+            raise BrokerError(Kind.EXISTS, f"{queue} is subscribed to {name}") from error
+        if start != "latest":
+            self._take_over(name, queue, start, mark)
+        return {"queue": queue, **facts}
+
+    @refusing
+    def unsubscribe(self, name: str, queue: str) -> None:
+        """Let the queue get no more; what it has, it keeps. Raises NOT_FOUND."""
+        note = subscription_note(name, checked(queue))
+        if self.store.noted(note) is None:
+            raise BrokerError(Kind.NOT_FOUND, f"{queue} is not subscribed to {name}")
+        self.store.note(note, None)
+
+    @refusing
+    def send(
+        self, name: str, body: bytes, attributes: Attributes | None = None, *,
+        partition: int | None = None, durability: "Durability | None" = None, producer: int = 0,
+        sequence: int = 0,
+    ) -> Sent:
+        """Store one message in a partition and in each queue whose subscription wants it.
+
+        The partition is the one named, else by the key, else in turn. Raises NOT_FOUND.
+        """
+        packed = attributes.pack() if attributes is not None else b""
+        for _ in range(ATTEMPTS):
+            topic = self.topic(name)
+            number = self._partition(topic, attributes, partition)
+            home = self.store.queue(partition_queue(name, number), create=False)
+            queues = self._wanting(topic, packed)
+            try:
+                receipt = self.store.fanout(
+                    [home, *queues], body, attributes=attributes, durability=durability,
+                    producer=producer, sequence=sequence, notes_version=topic.version)
+            except ConflictError:
+                continue
+            rows = receipt.recipients()
+            mine = rows["offset"][rows["queue"] == home.id]
+            # A repetition may have gone to another partition than it would now.
+            offset = int(mine[0]) if len(mine) else -1
+            return Sent(receipt.id, number, offset, len(rows) - len(mine), receipt.duplicate,
+                        receipt.durability)
+        raise BrokerError(Kind.BUSY, "the topics change all the time; try again")
+
+    @refusing
+    def partitions(self, name: str) -> list[Queue]:
+        """The queues of the partitions, in order: to read, or to receive from as a group."""
+        topic = self.topic(name)
+        return [self.store.queue(partition_queue(name, number), create=False)
+                for number in range(topic.partitions)]
+
+    @refusing
+    def receive(self, name: str, group: str, count: int, *, first: int = 0, max_bytes: int = 1 << 20,
+                lease_ms: int = 30000) -> tuple[int, Batch] | None:
+        """Messages of one partition for a group, looking from partition first on; None if all are
+        empty. (The partition, the messages.)"""
+        if group:
+            checked(group)
+        queues = self.partitions(name)
+        for at in range(len(queues)):
+            number = (first + at) % len(queues)
+            batch = queues[number].group(group).receive(
+                count, max_bytes=max_bytes, lease_ms=lease_ms)
+            if len(batch):
+                return number, batch
+        return None
+
+    def topic(self, name: str) -> Topic:
+        """The topic as it is now. Raises NOT_FOUND."""
+        version = self.store.notes_version()
+        known = self.known.get(name)
+        if known is not None and known.version == version:
+            return known
+        facts = json.loads(self._noted(name)[0])
+        before = subscription_note(name, "")
+        subscriptions = []
+        for note, raw in self.store.notes(before).items():
+            one = json.loads(raw)
+            program = compile_filter(one["kind"], one["source"])
+            subscriptions.append(
+                Subscription(note[len(before):], one["kind"], one["source"], program))
+        turn = known.turn if known is not None else count()
+        topic = Topic(name, facts["partitions"], tuple(subscriptions), version, turn)
+        if len(self.known) >= self.limits.route_names:
+            self.known.clear()
+        self.known[name] = topic
+        return topic
+
+    def _noted(self, name: str) -> tuple[bytes, int]:
+        noted = self.store.noted(TOPIC + checked(name))
+        if noted is None:
+            raise BrokerError(Kind.NOT_FOUND, f"there is no topic {name}")
+        return noted
+
+    def _numbered(self, name: str, partitions: int) -> None:
+        limit = self.limits.partitions
+        if not 1 <= partitions <= limit:
+            raise BrokerError(Kind.INVALID, f"a topic has 1 to {limit} partitions", limit=limit)
+        if len(name) > 120:
+            raise BrokerError(Kind.INVALID, "a topic's name has up to 120 characters", limit=120)
+
+    def _write(self, name: str, partitions: int, expect: int) -> None:
+        for number in range(partitions):
+            self.store.queue(partition_queue(name, number))
+        self.store.note(
+            TOPIC + name, json.dumps({"partitions": partitions}).encode(), expect=expect)
+
+    def _partition(self, topic: Topic, attributes: Attributes | None, named: int | None) -> int:
+        if named is not None:
+            if not 0 <= named < topic.partitions:
+                raise BrokerError(
+                    Kind.INVALID, f"{topic.name} has the partitions 0 to {topic.partitions - 1}")
+            return named
+        if attributes is not None and attributes.key:
+            return hash32(attributes.key) % topic.partitions
+        return next(topic.turn) % topic.partitions
+
+    def _wanting(self, topic: Topic, packed: bytes) -> list[Queue]:
+        found = []
+        for one in topic.subscriptions:
+            if one.wants(packed):
+                try:
+                    found.append(self.store.queue(one.queue, create=False))
+                except QueueNotFoundError:
+                    # Deleted: the subscription stays, for when it is made again.
+                    continue
+        return found
+
+    def _take_over(self, name: str, queue: str, start: str | int, mark: int) -> None:
+        """Place what the topic got before the subscription's note at position mark."""
+        topic = self.topic(name)
+        one = next(one for one in topic.subscriptions if one.queue == queue)
+        to = self.store.queue(queue)
+        for home in self.partitions(name):
+            at = home.offset_at(start) if isinstance(start, int) else 0
+            while len(batch := home.read(offset=at, max_messages=READ_AT_ONCE)):
+                low, at = int(batch.offsets[0]), int(batch.offsets[-1]) + 1
+                positions = home.index(low, at)["position"]
+                chosen = [
+                    int(positions[offset - low])
+                    for index, offset in enumerate(batch.offsets.tolist())
+                    if one.wants(batch.ext(index)) and positions[offset - low] < mark
+                ]
+                if chosen:
+                    place_many(self.store, to, np.array(chosen, np.uint64))
+                if positions[-1] >= mark:
+                    break
+
+
+def subscription_note(topic: str, queue: str) -> str:
+    """The name of a subscription's note; no topic has a colon in its name."""
+    return f"{SUBSCRIPTION}{topic}:{queue}"
