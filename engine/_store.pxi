@@ -444,31 +444,7 @@ cdef class Store:
 
     cdef int scan(self, uint32_t queue_id, uint64_t offset, uint32_t count, uint32_t max_bytes,
                   taken_t* out, uint64_t* pin) noexcept nogil:
-        cdef core_t* core = <core_t*>self.core
-        cdef queue_t* queue = find_queue(core, queue_id)
-        cdef uint64_t end
-        cdef uint64_t bytes_ = 0
-        cdef int found = 0
-        if queue == NULL:
-            return -NOT_FOUND
-        pin_take(core, pin)
-        end = visible_end(core, queue)
-        offset = max(offset, load64(&queue.first))
-        while offset < end and found < <int>count:
-            if message_find(core, queue, offset, out + found, bytes_, max_bytes if found else 0xFFFFFFFF, &bytes_):
-                if bytes_ > max_bytes and found:
-                    break
-                out[found].receipt.group = 0
-                out[found].receipt.nonce = 0
-                out[found].receipt.mac = 0
-                out[found].attempts = 0
-                found += 1
-            elif bytes_ > max_bytes:
-                break
-            offset += 1
-        if found == 0:
-            pin_give(core)
-        return found
+        return queue_scan(<core_t*>self.core, queue_id, offset, count, max_bytes, out, pin)
 
     cdef void pin_release(self, uint64_t pin) noexcept nogil:
         pin_give(<core_t*>self.core)

@@ -28,6 +28,35 @@ cdef bint message_find(core_t* core, queue_t* queue, uint64_t offset, taken_t* o
     return True
 
 
+cdef int queue_scan(core_t* core, uint32_t queue_id, uint64_t offset, uint32_t count, uint32_t max_bytes,
+                    taken_t* out, uint64_t* pin) noexcept nogil:
+    """Read up to count messages from an offset on, taking none. How many, or a negative verdict."""
+    cdef queue_t* queue = find_queue(core, queue_id)
+    cdef uint64_t end
+    cdef uint64_t bytes_ = 0
+    cdef int found = 0
+    if queue == NULL:
+        return -NOT_FOUND
+    pin_take(core, pin)
+    end = visible_end(core, queue)
+    offset = max(offset, load64(&queue.first))
+    while offset < end and found < <int>count:
+        if message_find(core, queue, offset, out + found, bytes_, max_bytes if found else 0xFFFFFFFF, &bytes_):
+            if bytes_ > max_bytes and found:
+                break
+            out[found].receipt.group = 0
+            out[found].receipt.nonce = 0
+            out[found].receipt.mac = 0
+            out[found].attempts = 0
+            found += 1
+        elif bytes_ > max_bytes:
+            break
+        offset += 1
+    if found == 0:
+        pin_give(core)
+    return found
+
+
 cdef uint64_t receipt_mac(core_t* core, const group_t* group, uint64_t offset, uint32_t nonce) noexcept nogil:
     cdef uint64_t words[3]
     words[0] = offset
