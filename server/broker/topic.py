@@ -55,7 +55,7 @@ class Topic:
 
 
 class Sent(NamedTuple):
-    """Where a message went. queues: how many subscribed queues have it; offset: in the partition."""
+    """Where a message went. queues: how many subscribed ones have it; offset: in the partition."""
 
     id: str
     partition: int
@@ -150,7 +150,8 @@ class Topics:
         topic = self.topic(name)
         if len(topic.subscriptions) >= self.limits.subscriptions:
             limit = self.limits.subscriptions
-            raise BrokerError(Kind.TOO_LARGE, f"a topic has up to {limit} subscriptions", limit=limit)
+            text = f"a topic has up to {limit} subscriptions"
+            raise BrokerError(Kind.TOO_LARGE, text, limit=limit)
         if start not in ("latest", "earliest") and not isinstance(start, int):
             raise BrokerError(Kind.INVALID, "start is latest, earliest or a time in µs")
         self.store.queue(checked(queue))
@@ -210,8 +211,10 @@ class Topics:
                 for number in range(topic.partitions)]
 
     @refusing
-    def receive(self, name: str, group: str, count: int, *, first: int = 0, max_bytes: int = 1 << 20,
-                lease_ms: int = 30000) -> tuple[int, Batch] | None:
+    def receive(
+        self, name: str, group: str, count: int, *, first: int = 0, max_bytes: int = 1 << 20,
+        lease_ms: int = 30000,
+    ) -> tuple[int, Batch] | None:
         """Messages of one partition for a group, looking from partition first on; None if all are
         empty. (The partition, the messages.)"""
         if group:

@@ -20,6 +20,7 @@ from penstock.server.protocols.http.observe import Observer
 from penstock.server.protocols.http.problem import REASONS, Response, problem, render
 from penstock.server.protocols.http.quotas import QuotaTargets
 from penstock.server.protocols.http.queues import Call, Queues
+from penstock.server.protocols.http.topics import TopicTargets
 
 # The wire's verdicts of a drained operation, see docs/wire.md.
 VERDICTS = {
@@ -42,6 +43,7 @@ class HttpDoor:
         self.ready = True
         self.reasons = REASONS
         self.queues = Queues(self, broker, bridge, durability)
+        self.topics = TopicTargets(self, broker, bridge, durability)
         seeing = Seeing(broker)
         self.looking = Looking(seeing, bridge)
         for depth, handlers in self.looking.verbs.items():
@@ -85,19 +87,23 @@ class HttpDoor:
         if parts[:3] == ["", "v1", "quotas"] and len(parts) in (3, 5):
             scope, name = (parts[3], unquote(parts[4])) if len(parts) == 5 else ("", "")
             return await self.quotas.answer(method, scope, name, request.body)
-        if parts[:3] != ["", "v1", "queues"] or len(parts) > 5:
+        topics = parts[:3] == ["", "v1", "topics"]
+        if not topics and (parts[:3] != ["", "v1", "queues"] or len(parts) > 5):
             return render(404, Kind.NOT_FOUND, "there is nothing at this target")
         name = unquote(parts[3]) if len(parts) > 3 else ""
         verb = parts[4] if len(parts) > 4 else ""
         depth = "list" if len(parts) == 3 else "queue" if len(parts) == 4 else verb
         verbs = self.queues.verbs
-        handlers: dict[str, Callable[[Call], Awaitable[Response]]] = verbs.get(depth, {})
+        handlers: dict[str, Callable[[Call], Awaitable[Response]]] = (
+            self.topics.handlers(parts) if topics else verbs.get(depth, {})
+        )
         if not handlers:
             return render(404, Kind.NOT_FOUND, "there is nothing at this target")
         handler = handlers.get("GET" if method == "HEAD" else method)
         if handler is None:
             return not_allowed(", ".join(handlers))
-        return await handler(Call(name, dict(parse_qsl(query)), request))
+        more = unquote(parts[5]) if len(parts) > 5 else ""
+        return await handler(Call(name, dict(parse_qsl(query)), request, more))
 
     def packed(self, fields: Fields) -> bytes | None:
         """What the header fields of a send carry, as it is stored; None if they will be refused."""

@@ -6,10 +6,11 @@ import msgspec
 
 from penstock.server.broker import asks
 from penstock.server.broker.throttle import Quota
-from penstock.server.protocols.http import models
+from penstock.server.protocols.http import models, topics
 from penstock.server.protocols.http.problem import Problem
 
 QUEUE = "/v1/queues/{queue}"
+TOPIC = "/v1/topics/{topic}"
 QUOTA = "/v1/quotas/{scope}/{name}"
 # target, method, what it does, request, reply, status
 OPERATIONS: tuple[tuple[str, str, str, Any, Any, int], ...] = (
@@ -32,6 +33,18 @@ OPERATIONS: tuple[tuple[str, str, str, Any, Any, int], ...] = (
     (f"{QUEUE}/explain", "get", "Why a message is not delivered", asks.Message, dict, 200),
     (f"{QUEUE}/trace", "get", "What the log says of a message", asks.Trace, dict, 200),
     (f"{QUEUE}/lag", "get", "How far its groups are behind", asks.Lag, dict, 200),
+    ("/v1/topics", "get", "List the topics", None, topics.TopicsReply, 200),
+    (TOPIC, "get", "Show a topic", None, topics.TopicReply, 200),
+    (TOPIC, "put", "Create a topic, or let it grow", None, topics.TopicReply, 201),
+    (TOPIC, "delete", "Delete a topic", None, None, 204),
+    (f"{TOPIC}/messages", "post", "Publish", models.SendRequest, topics.PublishReply, 201),
+    (f"{TOPIC}/receive", "post", "Receive as a group", models.ReceiveRequest, topics.TopicMessages,
+     200),
+    (f"{TOPIC}/confirm", "post", "Confirm", models.ConfirmRequest, models.VerdictsReply, 200),
+    (f"{TOPIC}/release", "post", "Release", models.ReleaseRequest, models.VerdictsReply, 200),
+    (f"{TOPIC}/subscriptions/{{queue}}", "put", "Let a queue get what a filter wants",
+     topics.SubscribeRequest, topics.Subscription, 201),
+    (f"{TOPIC}/subscriptions/{{queue}}", "delete", "Let it get no more", None, None, 204),
     ("/v1/lag", "get", "How far all groups are behind", asks.Lag, dict, 200),
 )
 RAW = ("application/octet-stream", "application/x-ndjson", "application/vnd.penstock.batch")
@@ -69,6 +82,9 @@ def operation(path: str, summary: str, request: Any, answer: Any, status: int) -
     made: dict[str, Any] = {"summary": summary, "responses": responses}
     if "{queue}" in path:
         made["parameters"] = [{"name": "queue", "in": "path", "required": True, "schema": NAME}]
+    if "{topic}" in path:
+        topic = {"name": "topic", "in": "path", "required": True, "schema": NAME}
+        made["parameters"] = [topic, *made.get("parameters", [])]
     if "{scope}" in path:
         scope = {"type": "string", "enum": ["queue", "namespace"]}
         made["parameters"] = [

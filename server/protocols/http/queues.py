@@ -30,11 +30,12 @@ TAKE_BYTES = 4 << 20
 
 
 class Call(NamedTuple):
-    """One request with its target taken apart."""
+    """One request with its target taken apart. more: a name behind the verb."""
 
     name: str
     query: dict[str, str]
     request: HttpRequest
+    more: str = ""
 
     def read(self, model: type[T]) -> T:
         return msgspec.json.decode(self.request.body or b"{}", type=model)

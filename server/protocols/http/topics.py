@@ -1,0 +1,199 @@
+"""What HTTP asks about topics, said in the broker's words."""
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+
+import msgspec
+from msgspec import Meta, Struct
+
+from penstock.server.bridge import Bridge
+from penstock.server.broker.broker import Broker
+from penstock.server.broker.errors import BrokerError, Kind
+from penstock.server.broker.topic import Topics
+from penstock.server.protocols.http import models
+from penstock.server.protocols.http.batches import sending_of
+from penstock.server.protocols.http.problem import Response, reply
+from penstock.server.protocols.http.queues import (
+    Call,
+    messages_reply,
+    receipts_of,
+    verdicts_reply,
+)
+
+if TYPE_CHECKING:
+    from penstock.engine._core import Consumer, Durability
+    from penstock.server.protocols.http.door import HttpDoor
+
+# A receiver of several partitions waits at one of them, and looks at the others so often.
+LOOK_MS = 50
+
+
+class SubscribeRequest(Struct, forbid_unknown_fields=True):
+    """What the queue wants, and from when on: latest, earliest or µs since 1970."""
+
+    kind: Literal["tag", "routing", "sql"] | None = None
+    source: str = ""
+    start: Literal["latest", "earliest"] | Annotated[int, Meta(ge=0)] = "latest"
+
+
+class Subscription(Struct):
+    queue: str
+    kind: str | None
+    source: str
+
+
+class Partition(Struct):
+    id: int
+    first: int
+    next: int
+
+
+class TopicReply(Struct, omit_defaults=True):
+    name: str
+    partitions: int
+    subscriptions: list[Subscription]
+    messages: list[Partition] = msgspec.field(default_factory=list)
+
+
+class TopicsReply(Struct):
+    topics: list[str]
+
+
+class PublishReply(Struct):
+    """queues: how many subscribed queues have the message besides the partition."""
+
+    id: str
+    partition: int
+    offset: int
+    queues: int
+    durability: Literal["disk", "kernel"]
+    duplicate: bool = False
+
+
+class TopicMessages(Struct):
+    """Messages of one partition."""
+
+    partition: int
+    messages: list[models.Message]
+
+
+class TopicTargets:
+    """The handlers by depth of the target and method."""
+
+    def __init__(self, door: "HttpDoor", broker: Broker, bridge: Bridge, durability: str) -> None:
+        self.door = door
+        self.topics = Topics(broker)
+        self.call = bridge.call
+        self.durability = durability
+        self.turn = 0
+        self.verbs: dict[str, dict[str, Callable[[Call], Awaitable[Response]]]] = {
+            "list": {"GET": self.list},
+            "topic": {"GET": self.show, "PUT": self.create, "DELETE": self.delete},
+            "messages": {"POST": self.send},
+            "receive": {"POST": self.receive},
+            "confirm": {"POST": self.confirm},
+            "release": {"POST": self.release},
+            "subscriptions": {"PUT": self.subscribe, "DELETE": self.unsubscribe},
+        }
+
+    def handlers(self, parts: list[str]) -> dict[str, Callable[[Call], Awaitable[Response]]]:
+        """Those for /v1/topics[/topic[/verb[/queue]]], the target taken apart at the slashes."""
+        verb = parts[4] if len(parts) > 4 else ""
+        if len(parts) > 6 or (verb == "subscriptions") != (len(parts) == 6):
+            return {}
+        depth = "list" if len(parts) == 3 else "topic" if len(parts) == 4 else verb
+        return self.verbs.get(depth, {})
+
+    async def list(self, call: Call) -> Response:
+        return reply(TopicsReply(await self.call(self.topics.names, call.query.get("prefix", ""))))
+
+    async def show(self, call: Call) -> Response:
+        return reply(await self.call(self.topics.show, call.name))
+
+    async def create(self, call: Call) -> Response:
+        """A topic that is there gets as many partitions as are asked for."""
+        partitions = call.number("partitions", 1, self.topics.limits.partitions)
+        found, new = await self.call(self.topics.create, call.name, partitions)
+        if "partitions" in call.query and found["partitions"] != partitions:
+            found = await self.call(self.topics.grow, call.name, partitions)
+        return reply(found, 201 if new else 200)
+
+    async def delete(self, call: Call) -> Response:
+        await self.call(self.topics.delete, call.name)
+        return 204, b"", b""
+
+    async def send(self, call: Call) -> Response:
+        level = call.query.get("durability", self.durability)
+        if level not in ("disk", "kernel"):
+            raise BrokerError(Kind.INVALID, "durability is disk or kernel")
+        limits = self.topics.limits
+        _, bodies, attributes = sending_of(call.request, limits)
+        if len(bodies) != 1:
+            raise BrokerError(Kind.INVALID, "a topic takes one message at a time")
+        if len(bodies[0]) > limits.message_bytes:
+            limit = limits.message_bytes
+            raise BrokerError(Kind.TOO_LARGE, "a message is over its limit", limit=limit)
+        partition = call.number("partition", 0, limits.partitions)
+        sent = await self.call(
+            self.topics.send, call.name, bodies[0], attributes[0] if attributes else None,
+            partition=partition if "partition" in call.query else None,
+            durability=cast("Durability", level), producer=call.request.producer,
+            sequence=call.request.sequence,
+        )  # fmt: skip
+        return reply(sent._asdict(), 201)
+
+    async def receive(self, call: Call) -> Response:
+        asked = call.read(models.ReceiveRequest)
+        deadline = time.monotonic() + asked.wait_ms / 1000
+        queues = await self.call(self.topics.partitions, call.name)
+        while True:
+            self.turn += 1
+            found = await self.call(
+                self.topics.receive, call.name, asked.group, asked.max_messages,
+                first=self.turn % len(queues), lease_ms=asked.lease_ms,
+            )  # fmt: skip
+            left_ms = int((deadline - time.monotonic()) * 1000)
+            hub = self.door.hub
+            assert hub is not None
+            if found is not None:
+                number, batch = found
+                return reply(
+                    TopicMessages(number, messages_reply(queues[number], batch, True).messages))
+            if left_ms <= 0 or hub.stopping:
+                return reply(TopicMessages(0, []))
+            home = queues[0]
+            group = await self.call(self.topics.broker.group, home, asked.group)
+            wait_ms = left_ms if len(queues) == 1 else min(left_ms, LOOK_MS)
+            await hub.wait(home.id, group.id, wait_ms)
+            queues = await self.call(self.topics.partitions, call.name)
+
+    async def confirm(self, call: Call) -> Response:
+        asked = call.read(models.ConfirmRequest)
+        group = await self.group(call, asked.group)
+        return verdicts_reply(await self.call(group.confirm, receipts_of(asked.receipts)))
+
+    async def release(self, call: Call) -> Response:
+        asked: Any = call.read(models.ReleaseRequest)
+        group = await self.group(call, asked.group)
+        receipts = receipts_of(asked.receipts)
+        return verdicts_reply(await self.call(group.release, receipts, delay_ms=asked.delay_ms))
+
+    async def group(self, call: Call, name: str) -> "Consumer":
+        """The group at the first partition: a receipt says itself to which it belongs."""
+        queues = await self.call(self.topics.partitions, call.name)
+        return await self.call(self.topics.broker.group, queues[0], name)
+
+    async def subscribe(self, call: Call) -> Response:
+        asked = call.read(SubscribeRequest)
+        return reply(
+            await self.call(
+                self.topics.subscribe, call.name, call.more, kind=asked.kind,
+                source=asked.source, start=asked.start,
+            ),
+            201,
+        )  # fmt: skip
+
+    async def unsubscribe(self, call: Call) -> Response:
+        await self.call(self.topics.unsubscribe, call.name, call.more)
+        return 204, b"", b""
