@@ -11,6 +11,9 @@ RECEIPTS = "tests/unit/test_engine_receipts.py"
 DELIVERY = "tests/unit/test_engine_delivery.py"
 QUEUE = "tests/unit/test_engine_queue.py"
 BATCH = "tests/unit/test_engine_batch.py"
+FILTERS = "tests/unit/test_engine_filters.py"
+FILTERED = "tests/unit/test_engine_filtered.py"
+FILTER_MODEL = "tests/property/test_filter_model.py"
 
 
 class Mutant(NamedTuple):
@@ -171,5 +174,62 @@ MUTANTS = (
         " and memmem(data, size, b\"\\r\\n\\r\\n\", 4) == <void*>(data + size - body - 4):",
         ":",
         ("tests/unit/test_http_door.py",),
+    ),
+    Mutant(
+        "what a filter passed over before a change stays so, what it wanted is owed, after a crash too",
+        "engine/_apply.pxi",
+        "            filter_catch_up(core, group, record.offset)\n",
+        "            pass\n",
+        (FILTERED,),
+    ),
+    Mutant(
+        "nothing is taken while a change of the filter is on its way",
+        "engine/_take.pxi",
+        "    fresh_end = group.cursor if group.frozen else end\n",
+        "    fresh_end = end\n",
+        (FILTERED,),
+    ),
+    Mutant(
+        "a death on the way of a change leaves no group frozen",
+        "engine/_apply.pxi",
+        "        group.frozen = 0\n        if group.id and group.defined >= written:\n",
+        "        if group.id and group.defined >= written:\n",
+        (FILTERED,),
+    ),
+    Mutant(
+        "replay takes nothing for a group that its filter may not want",
+        "engine/_delivery.pxi",
+        "        if offset >= group.cursor and group.settings[0] == 0:\n",
+        "        if offset >= group.cursor:\n",
+        (FILTERED, FILTER_MODEL),
+    ),
+    Mutant(
+        "the floor passes nothing that is in flight",
+        "engine/_passing.pxi",
+        "    cdef bint alone = group.floor == group.cursor and (not some or "
+        "(root.ready == 0 and root.waiting == 0))\n",
+        "    cdef bint alone = True\n",
+        (FILTERED, FILTER_MODEL),
+    ),
+    Mutant(
+        "a tag of the same hash is another tag",
+        "engine/_filter.pxi",
+        "        return tag != NULL and tag_wanted(filter, tag, size)\n",
+        "        return tag != NULL\n",
+        (FILTERS,),
+    ),
+    Mutant(
+        "a program's jumps lead to instructions",
+        "engine/_filter.pxi",
+        "    return jumps == 0 and depth == 1\n",
+        "    return depth == 1\n",
+        (FILTERS,),
+    ),
+    Mutant(
+        "UNKNOWN is not FALSE",
+        "engine/_filter_sql.pxi",
+        "    return 0 if a == 0 and b == 0 else -1\n",
+        "    return 0\n",
+        ("tests/property/test_filter_sql.py",),
     ),
 )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
+import threading
 from pathlib import Path
 
 import pytest
-from engine_language import LONG, crashed, deliveries, in_child, opened, quiet, split
+from engine_language import LONG, crashed, deliveries, in_child, opened, quiet, split, started
 from penstock.engine import Attributes, Consumer, FilterError, Queue, Store
 from penstock.engine.check import check
 
@@ -223,8 +226,6 @@ def test_one_call_finds_what_lies_far_behind(tmp_path: Path) -> None:
 
 
 def die_holding_the_stripe(path: Path) -> None:
-    import os
-    import threading
     store = opened(path)
     group = store.queue("q").group("g")
     threading.Timer(0.05, lambda: os.kill(os.getpid(), signal.SIGKILL)).start()
@@ -247,3 +248,66 @@ def test_a_receiver_that_dies_while_it_passes_over_leaves_the_group_whole(tmp_pa
             assert batch.offsets.tolist() == [5000, 5002]
             group.confirm(batch.receipts)
             assert group.stat()["floor"] == group.stat()["cursor"] == 5003
+
+
+def stop_while_frozen(path: Path) -> None:
+    """Change the filter, and stop for good behind the write of the record, holding the store's lock."""
+    store = quiet(opened(path))
+    group = store.queue("q").group("g")
+    _, full = os.pipe()
+    os.set_blocking(full, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(full, bytes(4096))
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(full, b"\0")
+    os.set_blocking(full, True)
+    store._trace(full)
+    group.filter("tag", "nothing")
+
+
+def test_nothing_is_taken_while_a_change_is_on_its_way(tmp_path: Path) -> None:
+    with quiet(opened(tmp_path / "s")) as store:
+        queue = store.queue("q")
+        group = queue.group("g")
+        fill(queue, 200_000)
+        child = started(stop_while_frozen, tmp_path / "s")
+        taken = 0
+        while len(group.receive(1, lease_ms=LONG)):
+            taken += 1
+        assert group.stat()["ready"] == 200_000 - taken > 0
+        child.kill()
+        child.join()
+        # Whoever takes the store's lock next undoes what was not published.
+        send(queue, "x")
+        assert group.settings()["filter"].kind is None
+        assert group.receive(1, lease_ms=LONG).offsets.tolist() == [taken]
+
+
+def test_changes_beside_a_receiver_lose_nothing(tmp_path: Path) -> None:
+    with quiet(opened(tmp_path / "s", durability="kernel")) as store:
+        queue = store.queue("q")
+        group = queue.group("g")
+        told = [Attributes(tag="ab"[at % 2]) for at in range(4000)]
+        for _ in range(25):
+            queue.append_many([b""] * 4000, attributes=told)
+        store._flush()
+        over = threading.Event()
+        found: set[int] = set()
+
+        def receive() -> None:
+            while not over.is_set():
+                found.update(group.receive(1, lease_ms=LONG).offsets.tolist())
+
+        receiver = threading.Thread(target=receive)
+        receiver.start()
+        for change in range(100):
+            group.filter("tag", "ab"[change % 2])
+            before = len(found)
+            while len(found) < before + 3 and group.stat()["ready"]:
+                pass
+        over.set()
+        receiver.join()
+        with opened(crashed(store, tmp_path / "crashed")) as other:
+            assert found <= set(taken(other.queue("q").group("g")))
