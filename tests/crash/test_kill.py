@@ -17,7 +17,7 @@ WRITERS, READERS = 3, 3
 def write_on(path: Path, number: int, life: int) -> None:
     """Append for ever; a line in the ledger for each acknowledged message."""
     store = opened(path / "store")
-    ledger = os.open(path / f"stored.{number}", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    ledger = os.open(path / f"stored.{number}.{life}", os.O_WRONLY | os.O_CREAT)
     chooser = random.Random(life)
     count = 0
     while True:
@@ -40,7 +40,7 @@ def write_on(path: Path, number: int, life: int) -> None:
 def read_on(path: Path, number: int, life: int) -> None:
     """Receive and confirm for ever; a line for each message whose confirmation was granted."""
     store = opened(path / "store")
-    ledger = os.open(path / f"confirmed.{number}", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    ledger = os.open(path / f"confirmed.{number}.{life}", os.O_WRONLY | os.O_CREAT)
     chooser = random.Random(life)
     while True:
         queue = store.queue(f"q{chooser.randrange(3)}")
@@ -95,7 +95,7 @@ class House:
 
 
 def ledgers(path: Path, kind: str) -> list[list[bytes]]:
-    """The whole lines of all ledgers of a kind."""
+    """The whole lines of the ledgers of a kind: one a life, whose last line may be torn."""
     lines = []
     for ledger in path.glob(f"{kind}.*"):
         lines += [line.split(b" ", 2) for line in ledger.read_bytes().split(b"\n")[:-1]]

@@ -15,6 +15,7 @@ ALLOWED = r"""
 .*\.__pyx_.*
 .*\.__init__
 .*\.Durability
+.*\.FilterKind
 .*\.HasFileno
 """
 
