@@ -1,4 +1,4 @@
-"""How fast a group passes over what its filter does not want, and what wanted messages cost beside."""
+"""How fast a group passes over what its filter does not want, with nothing and 1 % wanted."""
 
 from time import perf_counter
 

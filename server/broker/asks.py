@@ -1,9 +1,9 @@
 """What can be asked of a store by who looks into it: the fields, each with its bounds."""
 
 import re
-from typing import Annotated
+from typing import Annotated, Literal
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 Name = Annotated[str, Meta(max_length=128)]
 Text = Annotated[str, Meta(max_length=4096)]
@@ -74,3 +74,12 @@ class Rewind(Struct, forbid_unknown_fields=True):
     relative: Annotated[str, Meta(pattern="^[-+][0-9]{1,15}[smhd]?$")] | None = None
     dry_run: bool = False
     shadow: Name = ""
+
+
+class Group(Struct, forbid_unknown_fields=True):
+    """A group of a queue, "" being its own; an empty filter or null wants everything."""
+
+    queue: Name = ""
+    group: Name = ""
+    filter: Text | None | UnsetType = UNSET
+    kind: Literal["tag", "routing", "sql"] = "tag"

@@ -176,7 +176,7 @@ MUTANTS = (
         ("tests/unit/test_http_door.py",),
     ),
     Mutant(
-        "what a filter passed over before a change stays so, what it wanted is owed, after a crash too",
+        "what a filter decided before it was changed stays decided, after a crash too",
         "engine/_apply.pxi",
         "            filter_catch_up(core, group, record.offset)\n",
         "            pass\n",

@@ -251,7 +251,7 @@ def test_a_receiver_that_dies_while_it_passes_over_leaves_the_group_whole(tmp_pa
 
 
 def stop_while_frozen(path: Path) -> None:
-    """Change the filter, and stop for good behind the write of the record, holding the store's lock."""
+    """Change the filter, and stop for good behind the write, holding the store's lock."""
     store = quiet(opened(path))
     group = store.queue("q").group("g")
     _, full = os.pipe()

@@ -39,6 +39,8 @@ class ReceiveRequest(Struct, forbid_unknown_fields=True):
     wait_ms: Annotated[int, Meta(ge=0, le=600_000)] = 0
     lease_ms: Annotated[int, Meta(ge=1, le=43_200_000)] = 30_000
     group: Group = ""
+    filter: Annotated[str, Meta(max_length=4096)] | UnsetType = UNSET
+    kind: Literal["tag", "routing", "sql"] = "tag"
 
 
 class Message(Struct, omit_defaults=True):

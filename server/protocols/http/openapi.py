@@ -28,6 +28,8 @@ OPERATIONS: tuple[tuple[str, str, str, Any, Any, int], ...] = (
     (QUOTA, "get", "Show a quota", None, Quota, 200),
     (QUOTA, "put", "Set a quota", Quota, Quota, 200),
     (QUOTA, "delete", "Remove a quota", None, None, 204),
+    (f"{QUEUE}/groups/{{group}}", "get", "What is set for a group", None, dict, 200),
+    (f"{QUEUE}/groups/{{group}}", "put", "Give a group its filter", asks.Group, dict, 200),
     (f"{QUEUE}/peek", "get", "Read, take nothing", None, models.MessagesReply, 200),
     (f"{QUEUE}/messages", "get", "Find messages", asks.Find, dict, 200),
     (f"{QUEUE}/explain", "get", "Why a message is not delivered", asks.Message, dict, 200),
@@ -63,7 +65,8 @@ def document() -> bytes:
     _, schemas = msgspec.json.schema_components([*used, Problem], ref_template=template)
     paths: dict[str, dict[str, Any]] = {}
     for path, method, summary, request, answer, status in OPERATIONS:
-        paths.setdefault(path, {})[method] = operation(path, summary, request, answer, status)
+        paths.setdefault(path, {})[method] = operation(
+            path, method, summary, request, answer, status)
     return msgspec.json.encode(
         {
             "openapi": "3.1.0",
@@ -74,7 +77,9 @@ def document() -> bytes:
     )
 
 
-def operation(path: str, summary: str, request: Any, answer: Any, status: int) -> dict[str, Any]:
+def operation(
+    path: str, method: str, summary: str, request: Any, answer: Any, status: int
+) -> dict[str, Any]:
     responses: dict[str, Any] = {
         str(status): {"description": "done", **content("application/json", answer)},
         "default": {"description": "refused", **content("application/problem+json", Problem)},
@@ -91,12 +96,16 @@ def operation(path: str, summary: str, request: Any, answer: Any, status: int) -
             {"name": "scope", "in": "path", "required": True, "schema": scope},
             {"name": "name", "in": "path", "required": True, "schema": NAME},
         ]
+    if "{group}" in path:
+        schema = {"type": "string", "maxLength": 128}
+        made["parameters"].append(
+            {"name": "group", "in": "path", "required": True, "schema": schema})
     if path.endswith("/peek"):
         made["parameters"] += [
             {"name": name, "in": "query", "schema": {"type": "integer", "minimum": 0}}
             for name in ("offset", "max")
         ]
-    if request is not None and request.__module__ == asks.__name__ and not path.endswith("rewind"):
+    if request is not None and request.__module__ == asks.__name__ and method == "get":
         made["parameters"] = made.get("parameters", []) + asked(request)
     elif request is not None:
         made["requestBody"] = content("application/json", request)

@@ -12,7 +12,9 @@ from penstock.engine._core import Batch, Consumer, Queue
 from penstock.server._wire import HttpRequest
 from penstock.server.bridge import Bridge
 from penstock.server.broker.broker import Broker
+from penstock.server.broker.asks import Group
 from penstock.server.broker.errors import BrokerError, Kind
+from penstock.server.broker.groups import Groups
 from penstock.server.broker.temporary import Temporary
 from penstock.server.protocols.http import models
 from penstock.server.protocols.http.batches import sending_of
@@ -54,6 +56,7 @@ class Queues:
         self.door = door
         self.broker = broker
         self.temporary = Temporary(broker)
+        self.groups = Groups(broker)
         self.call = bridge.call
         self.durability = durability
         self.verbs: dict[str, dict[str, Callable[[Call], Awaitable[Response]]]] = {
@@ -65,6 +68,7 @@ class Queues:
             "release": {"POST": self.release},
             "extend": {"POST": self.extend},
             "peek": {"GET": self.peek},
+            "groups": {"GET": self.group_show, "PUT": self.group_set},
         }
 
     async def list(self, call: Call) -> Response:
@@ -126,6 +130,7 @@ class Queues:
         if octets and asked.max_messages != 1:
             raise BrokerError(Kind.INVALID, "octets are for one message at a time")
         queue = await self.queue(call)
+        await self.call(self.groups.expect, Group(call.name, asked.group, asked.filter, asked.kind))
         group = await self.call(self.broker.group, queue, asked.group)
         deadline = time.monotonic() + asked.wait_ms / 1000
         while True:
@@ -153,6 +158,17 @@ class Queues:
             closed_ms = self.door.hub.gates.admit(queue.id, len(bodies), size)
             if closed_ms:
                 raise throttled(closed_ms)
+
+    async def group_show(self, call: Call) -> Response:
+        fields = {"queue": call.name, "group": group_of(call)}
+        return reply(await self.call(self.groups, "group.show", fields))
+
+    async def group_set(self, call: Call) -> Response:
+        fields = msgspec.json.decode(call.request.body or b"{}")
+        if not isinstance(fields, dict) or fields.keys() & {"queue", "group"}:
+            raise BrokerError(Kind.INVALID, "a JSON object, its queue and group in the target")
+        fields |= {"queue": call.name, "group": group_of(call)}
+        return reply(await self.call(self.groups, "group.set", fields))
 
     async def confirm(self, call: Call) -> Response:
         asked = call.read(models.ConfirmRequest)
@@ -211,6 +227,13 @@ def messages_reply(queue: Queue, batch: Batch, leased: bool) -> models.MessagesR
         into_json(batch.attributes(at), message)
         messages.append(message)
     return models.MessagesReply(messages)
+
+
+def group_of(call: Call) -> str:
+    """The name behind /groups/; "" if nothing stands there: the queue's own group."""
+    if call.request.url.partition(b"?")[0].endswith(b"/groups"):
+        raise BrokerError(Kind.NOT_FOUND, "a group is named behind /groups/")
+    return call.more
 
 
 def octet_reply(queue: Queue, batch: Batch) -> Response:

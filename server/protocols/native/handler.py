@@ -12,6 +12,7 @@ import msgspec
 
 from penstock.server.broker.broker import Broker
 from penstock.server.broker.errors import BrokerError, Kind
+from penstock.server.broker.groups import Groups
 from penstock.server.broker.seeing import Seeing
 from penstock.server.broker.temporary import Temporary
 from penstock.server.broker.throttle import Quota, Quotas
@@ -32,6 +33,7 @@ class Handler:
         self.temporary = Temporary(broker)
         self.seeing = Seeing(broker)
         self.quotas = Quotas(broker)
+        self.groups = Groups(broker)
         self.verbs: dict[int, Callable[[bytes], bytes]] = {
             OPEN: self.open,
             SEEK: self.seek,
@@ -95,6 +97,8 @@ class Handler:
         do = request.get("do")
         if isinstance(do, str) and do in self.seeing.asks:
             return self.seeing(do, {field: request[field] for field in request if field != "do"})
+        if isinstance(do, str) and do in self.groups.asks:
+            return self.groups(do, {field: request[field] for field in request if field != "do"})
         name = request.get("name", request.get("queue", ""))
         if not isinstance(name, str):
             raise BrokerError(Kind.INVALID, "name is text")
