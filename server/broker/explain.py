@@ -50,7 +50,9 @@ def explain(look: Inspector, queue: Queue, group: str, group_id: int, offset: in
 def wanted(queue: Queue, group: str, offset: int) -> bool:
     """Whether the group's filter wants a message; True if it has none or the message is gone."""
     _, stored = queue.group(group)._setting(1)
-    batch = queue.read(offset=offset, max_messages=1) if stored else []
+    if not stored:
+        return True
+    batch = queue.read(offset=offset, max_messages=1)
     if not len(batch) or batch.offsets[0] != offset:
         return True
     return matches(stored, batch.attributes(0).pack())

@@ -185,8 +185,8 @@ MUTANTS = (
     Mutant(
         "nothing is taken while a change of the filter is on its way",
         "engine/_take.pxi",
-        "    fresh_end = group.cursor if group.frozen else end\n",
-        "    fresh_end = end\n",
+        "group.cursor if group.frozen else end, now",
+        "end, now",
         (FILTERED,),
     ),
     Mutant(

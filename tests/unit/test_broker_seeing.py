@@ -57,7 +57,7 @@ def test_one_answer_says_why(store: Store, ask: Any) -> None:
 def test_every_state_has_a_reason(store: Store) -> None:
     from penstock.engine._core import STATES
 
-    assert set(STATES) | {"poisoned", "deleted"} == set(REASONS)
+    assert set(STATES) | {"poisoned", "deleted", "filtered"} == set(REASONS)
     store.queue("red").append(b"m")
     store._fault(2, 5)
     with pytest.raises(Exception, match="failed"):

@@ -231,7 +231,7 @@ def messages_reply(queue: Queue, batch: Batch, leased: bool) -> models.MessagesR
 
 def group_of(call: Call) -> str:
     """The name behind /groups/; "" if nothing stands there: the queue's own group."""
-    if call.request.url.partition(b"?")[0].endswith(b"/groups"):
+    if call.request.url.partition(b"?")[0].count(b"/") < 5:
         raise BrokerError(Kind.NOT_FOUND, "a group is named behind /groups/")
     return call.more
 
