@@ -6,6 +6,7 @@ from penstock.engine._core import (
     Consumer,
     FanoutReceipt,
     Lane,
+    PendingMessages,
     Queue,
     SendReceipt,
     Store,
@@ -17,6 +18,8 @@ from penstock.engine.errors import (
     EngineError,
     FilterError,
     InvalidError,
+    PendingDecidedError,
+    PendingNotFoundError,
     QueueNotFoundError,
     StoreBusyError,
     StoreClosedError,
@@ -26,6 +29,7 @@ from penstock.engine.errors import (
     TooLargeError,
 )
 from penstock.engine.filters import Filter
+from penstock.engine.pending import Pending
 
 __all__ = [
     "AtomicBatch",
@@ -40,6 +44,10 @@ __all__ = [
     "FilterError",
     "InvalidError",
     "Lane",
+    "Pending",
+    "PendingDecidedError",
+    "PendingMessages",
+    "PendingNotFoundError",
     "Queue",
     "QueueNotFoundError",
     "SendReceipt",

@@ -1,10 +1,6 @@
 # What a record does to the state: the same for a live commit and for replay, so that the state of a store is a fold
 # over the accepted frames of its log. Under the store lock.
 
-cdef enum:
-    REMEMBERED = 1024           # sequence numbers kept with their offsets, per producer
-    RING_PAGE = 128             # of them in a page
-
 cdef struct confirm_t:
     uint32_t generation
     uint32_t count
@@ -17,12 +13,6 @@ cdef struct release_t:
     uint64_t offset
     uint64_t until_us
     uint64_t attempts
-
-cdef struct sequenced_t:
-    uint64_t sequence
-    uint64_t offset
-    uint64_t position           # of the frame: what an unpublished frame noted can be taken back
-    uint64_t spare
 
 
 cdef inline uint64_t message_append(core_t* core, queue_t* queue, const record_t* record) noexcept nogil:
@@ -188,77 +178,6 @@ cdef void group_forget(core_t* core, group_t* group) noexcept nogil:
     core.control.state.group_live -= 1
 
 
-cdef producer_t* producer_find(core_t* core, uint64_t id, bint make, uint64_t now) noexcept nogil:
-    """A producer's slot: the table is cut in sets of 8; a newcomer takes the place of the one unused longest."""
-    cdef uint32_t base = <uint32_t>(xxh3(&id, 8, 1) % (PRODUCERS // 8)) * 8
-    cdef uint32_t at
-    cdef producer_t* slot
-    cdef producer_t* oldest = producer_slot(core, base)
-    for at in range(8):
-        slot = producer_slot(core, base + at)
-        if slot.id == id:
-            return slot
-        if slot.used_us < oldest.used_us:
-            oldest = slot
-    if not make:
-        return NULL
-    for at in range(8):
-        if oldest.ring[at]:
-            memset(arena_page(core, oldest.ring[at]), 0, PAGE)
-    core.control.state.producer_slots = 1
-    oldest.id = id
-    oldest.last = 0
-    oldest.used_us = now
-    return oldest
-
-
-cdef sequenced_t* producer_ring(core_t* core, producer_t* producer, uint64_t sequence, bint make) noexcept nogil:
-    """Where a sequence number is remembered; NULL if its page is not there (or the disk is full)."""
-    cdef uint32_t at = <uint32_t>(sequence % REMEMBERED)
-    cdef uint32_t page = producer.ring[at // RING_PAGE]
-    if page == 0 and make:
-        page = arena_take(core)
-        producer.ring[at // RING_PAGE] = page
-    return <sequenced_t*>arena_page(core, page) + at % RING_PAGE if page else NULL
-
-
-cdef bint producer_stored(core_t* core, uint64_t id, uint64_t sequence, uint64_t* offset) noexcept nogil:
-    """Whether the producer's sequence number was stored; the offset it had, NEVER if that is forgotten.
-
-    A number below the last that left no trace where it would be remembered was refused then (a full disk, a queue
-    that was not there): it was not stored, although later ones were.
-    """
-    cdef producer_t* producer = producer_find(core, id, False, 0)
-    cdef sequenced_t* kept
-    if producer == NULL or sequence > producer.last:
-        return False
-    kept = producer_ring(core, producer, sequence, False)
-    if kept == NULL or kept.sequence < sequence:
-        return False
-    offset[0] = kept.offset if kept.sequence == sequence else NEVER
-    return True
-
-
-cdef void producer_keep(core_t* core, uint64_t id, uint64_t sequence, uint64_t offset, uint64_t position,
-                        uint64_t now) noexcept nogil:
-    """Remember that a sequence number was stored."""
-    cdef producer_t* producer = producer_find(core, id, True, now)
-    cdef sequenced_t* kept = producer_ring(core, producer, sequence, True)
-    if kept != NULL and kept.sequence < sequence:
-        kept.sequence = sequence
-        kept.offset = offset
-        kept.position = position
-    producer.last = max(producer.last, sequence)
-    producer.used_us = now
-
-
-cdef void producer_note(core_t* core, const record_t* record) noexcept nogil:
-    """Remember the sequence number of a stored record."""
-    cdef const uint64_t* stamp = <const uint64_t*>((<const uint8_t*>record) + sizeof(record_t))
-    if record.flags & RECORD_SEQUENCED:
-        producer_keep(core, stamp[0], stamp[1], record.offset, record.position, record.stored_us)
-
-
 cdef void apply_control(core_t* core, const record_t* record) noexcept nogil:
     """Apply a record that is not a message; doing it twice does no harm."""
     cdef const uint8_t* body = record_body(record)
@@ -290,6 +209,8 @@ cdef void apply_control(core_t* core, const record_t* record) noexcept nogil:
             stripe_unlock(core, group)
     elif record.type == RECORD_GROUP_SETTINGS:
         settings_apply(core, record)
+    elif record.type == RECORD_CANCEL:
+        pending_settled(core, (<const uint64_t*>body)[0], record.position, DROPPED)
 
 
 cdef void apply_replay(core_t* core, const record_t* record) noexcept nogil:
@@ -304,6 +225,11 @@ cdef void apply_replay(core_t* core, const record_t* record) noexcept nogil:
         queue = find_queue(core, record.queue)
         if queue != NULL and place_free(core, queue, record.offset):
             live_add(core, record.position, message_append(core, queue, record))
+        if record.type == RECORD_PLACE:
+            pending_settled(core, (<const uint64_t*>record_body(record))[0], record.position, QUEUED)
+        producer_note(core, record)
+    elif record.type == RECORD_PENDING or record.type == RECORD_MOVE:
+        pending_replay(core, record)
         producer_note(core, record)
     elif record.type == RECORD_FANOUT:
         live = fanout_append(core, record, True)
@@ -446,33 +372,13 @@ cdef void state_undo(core_t* core) noexcept nogil:
                 break
             queue.bytes -= min(queue.bytes, <uint64_t>leaf[(queue.next - 1) % LEAF].size)
             store64(&queue.next, queue.next - 1)
+    pending_settle(core, written)
     for slot in range(PRODUCERS if control.state.producer_slots else 0):
         producer_undo(core, producer_slot(core, slot), written)
     if control.inside == 2:
         frame_apply(core, control.last_frame)
     notes_mend(core)
     control.inside = 0
-
-
-cdef void producer_undo(core_t* core, producer_t* producer, uint64_t written) noexcept nogil:
-    """Forget the numbers noted for a frame that was never published."""
-    cdef uint64_t at
-    cdef bint taken = False
-    cdef uint64_t last = 0
-    cdef sequenced_t* kept
-    if producer.id == 0:
-        return
-    for at in range(REMEMBERED):
-        kept = producer_ring(core, producer, at, False)
-        if kept == NULL:
-            continue
-        if kept.sequence and kept.position >= written:
-            kept.sequence = 0
-            taken = True
-        elif kept.sequence > last:
-            last = kept.sequence
-    if taken:
-        producer.last = last
 
 
 cdef void frame_apply(core_t* core, uint64_t position) noexcept nogil:
@@ -487,7 +393,7 @@ cdef void frame_apply(core_t* core, uint64_t position) noexcept nogil:
     at += sizeof(frame_t)
     while at < end:
         record = <const record_t*>(base + at)
-        if record.type == RECORD_MESSAGE or record.type == RECORD_FANOUT:
+        if record.type == RECORD_MESSAGE or record.type == RECORD_PENDING or record.type == RECORD_FANOUT:
             producer_note(core, record)
         else:
             apply_control(core, record)

@@ -12,11 +12,11 @@ cdef class AtomicBatch:
         self.items = []
         self.receipts = []
 
-    def append(self, Queue queue not None, bytes body not None, *, bytes ext=b""):
-        """Add a message; it is stored when the block ends."""
+    def append(self, Queue queue not None, bytes body not None, *, bytes ext=b"", uint64_t due_us=0):
+        """Add a message; it is stored when the block ends, and gets into its queue at due_us as with Queue.append."""
         if len(ext) > 65535:
             raise TooLargeError(f"ext has {len(ext)} bytes, at most 65535")
-        self.items.append((queue, body, ext))
+        self.items.append((queue, body, ext, due_checked(due_us)))
 
     def __enter__(self):
         return self
@@ -35,12 +35,14 @@ cdef class AtomicBatch:
     cdef list commit_inside(self, core_t* core):
         cdef lane_t* lane = <lane_t*>self.store.direct
         cdef round_t* round
-        cdef uint64_t need = sum(len(b) + len(e) + sizeof(record_t) + 8 for _, b, e in self.items)
-        cdef uint32_t place, at
+        cdef uint64_t need = sum(len(b) + len(e) + sizeof(record_t) + 8 for _, b, e, _ in self.items)
+        cdef uint32_t place, aside_before
         cdef uint64_t position, start
         cdef bytes body, ext
-        cdef operation_t result
-        for queue, _, _ in self.items:
+        cdef uint64_t due_us, now = store_clock(core)
+        cdef record_t* record
+        cdef operation_t* operation
+        for queue, _, _, _ in self.items:
             if find_queue(core, queue.id) == NULL:
                 raise QueueNotFoundError(f"queue {queue.name!r} was deleted")
         if need > lane.limit - sizeof(frame_t):
@@ -55,34 +57,30 @@ cdef class AtomicBatch:
         round = lane.filling
         place = round.count
         start = round.size
-        for queue, body, ext in self.items:
+        aside_before = round.aside
+        for queue, body, ext, due_us in self.items:
             if not round_reserve(round, len(body) + len(ext) + 128):
                 # Nothing of it may stay staged.
                 round.messages -= round.count - place
+                round.aside = aside_before
                 round.disk -= (round.count - place) * level_of(self.store, None)
                 round.count = place
                 round.size = start
                 pthread_mutex_unlock(&lane.lock)
                 raise MemoryError()
             position = round.size
-            record_stage(core, round, RECORD_MESSAGE, 0, 0, <const uint8_t*>PyBytes_AS_STRING(ext),
-                         <uint16_t>len(ext), <const uint8_t*>PyBytes_AS_STRING(body), <uint32_t>len(body))
-            operation_stage(round, 0, KIND_APPEND, queue.id, 1, level_of(self.store, None), position)
+            record = record_stage(core, round, RECORD_MESSAGE, 0, 0, <const uint8_t*>PyBytes_AS_STRING(ext),
+                                  <uint16_t>len(ext), <const uint8_t*>PyBytes_AS_STRING(body), <uint32_t>len(body))
+            operation = operation_stage(round, 0, KIND_APPEND, queue.id, 1, level_of(self.store, None), position)
+            if due_us > now:
+                both_aside(round, record, operation, due_us)
         round.operations[place].spare = <uint32_t>len(self.items)
         round.claims += 1
         pthread_mutex_unlock(&lane.lock)
         with nogil:
             lane_direct(lane, round)
-        receipts = []
-        error = None
-        for at in range(len(self.items)):
-            result = round.operations[place + at]
-            try:
-                receipts.append(receipt_of(&result))
-            except EngineError as reason:
-                error = reason
-        with nogil:
-            lane_claimed(lane, round)
-        if error is not None:
-            raise error
-        return receipts
+        try:
+            return [receipt_of(round.operations + place + at) for at in range(<uint32_t>len(self.items))]
+        finally:
+            with nogil:
+                lane_claimed(lane, round)

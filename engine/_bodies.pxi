@@ -24,10 +24,10 @@ cdef void lane_turn(lane_t* lane) noexcept nogil:
 cdef int bodies_stage(core_t* core, lane_t* lane, uint64_t cookie, uint32_t queue, int level, uint64_t producer,
                       uint64_t sequence, uint32_t count, const uint32_t* sizes, const uint8_t* bodies, uint64_t total,
                       const uint8_t* ext, uint16_t ext_size, bint wait, round_t** into,
-                      uint32_t* place) noexcept nogil:
+                      uint32_t* place, const aside_t* aside) noexcept nogil:
     """Stage messages as one operation; level: 0 kernel or 1 disk, | ATTRIBUTED, or | PACKED without ext.
 
-    PACKED: sizes has 2 × count numbers, and before each body stand its attributes.
+    PACKED: sizes has 2 × count numbers, and before each body stand its attributes. aside: NULL, or they are pending.
     DONE, TOO_LARGE, or BUSY if the round is full and wait is false.
     """
     cdef uint64_t need = total + count * <uint64_t>(sizeof(record_t) + ext_size + 8) + 16
@@ -60,11 +60,15 @@ cdef int bodies_stage(core_t* core, lane_t* lane, uint64_t cookie, uint32_t queu
                               bodies, size)
         if level & ATTRIBUTED or (level & PACKED and ext_size):
             record.flags |= RECORD_ATTRIBUTED
+        if aside != NULL:
+            record_aside(record, aside)
         bodies += size
     place[0] = round.count
     operation = operation_stage(round, cookie, KIND_APPEND, queue, count, <uint8_t>level, position)
     operation.producer = producer
     operation.sequence = sequence
+    if aside != NULL:
+        operation_aside(round, operation, aside.due_us)
     into[0] = round
     if wait:
         round.claims += 1

@@ -15,8 +15,12 @@ cdef enum:
     KIND_TRIM = 6
     KIND_LEASE = 7
     KIND_PLACE = 8              # puts a stored message into a queue; its record is a PLACE
+    KIND_PENDING = 31           # like an append; the time stands in the record's offset
+    KIND_CANCEL = 32            # these three: the body is the id, the event stands in producer
+    KIND_MOVE = 33              # operation.offset: the new time
     KIND_GROUP_SETTINGS = 35    # operation.offset: the group
     KIND_RELEASE = 37
+    KIND_FIRE = 50              # a PLACE of what was pending
 
 cdef struct round_t:
     uint8_t* buffer             # a frame header's room, then whole records
@@ -25,6 +29,8 @@ cdef struct round_t:
     uint32_t count, places
     uint32_t messages
     uint32_t disk               # operations that wait for the disk
+    uint32_t aside              # of the messages, those that get no place in a queue
+    uint64_t soonest            # when the first of them falls due
     uint32_t claims             # direct callers yet to read their result
     uint32_t finished
     uint32_t drained
@@ -43,6 +49,7 @@ cdef round_t* round_new() noexcept nogil:
         round_free(round)
         return NULL
     round.size = sizeof(frame_t)
+    round.soonest = NEVER
     return round
 
 
@@ -58,6 +65,8 @@ cdef void round_clear(round_t* round) noexcept nogil:
     round.count = 0
     round.messages = 0
     round.disk = 0
+    round.aside = 0
+    round.soonest = NEVER
     round.claims = 0
     round.finished = 0
     round.drained = 0
@@ -251,6 +260,9 @@ cdef void round_commit(core_t* core, round_t* round) noexcept nogil:
             confirms_undo(core, round)
     round.end = load64(&control.written)
     pthread_mutex_unlock(&control.store_lock)
+    if round.soonest < load64(&control.due_next):
+        add32(&control.due_word, 1)
+        futex_wake(&control.due_word)
 
 
 cdef void confirms_undo(core_t* core, round_t* round) noexcept nogil:
@@ -282,9 +294,9 @@ cdef void confirms_undo(core_t* core, round_t* round) noexcept nogil:
 cdef void round_assign(core_t* core, round_t* round) noexcept nogil:
     """Positions, offsets, times and checks for everything in the round, and the index entries of its messages."""
     cdef control_t* control = core.control
-    cdef frame_t* frame = <frame_t*>round.buffer
     cdef uint64_t start = control.written
-    cdef uint64_t now = clock_us()
+    cdef uint64_t clock = store_clock(core)
+    cdef uint64_t now = clock
     cdef uint64_t at
     cdef uint64_t chain = 0
     cdef uint64_t live = 0
@@ -292,6 +304,7 @@ cdef void round_assign(core_t* core, round_t* round) noexcept nogil:
     cdef uint32_t records = 0
     # Read once: the operations of an atomic batch must all find the same answer.
     cdef bint full = load32(&control.full)
+    cdef bint aside
     cdef operation_t* operation
     cdef record_t* record
     cdef queue_t* queue
@@ -302,12 +315,16 @@ cdef void round_assign(core_t* core, round_t* round) noexcept nogil:
         operation = round.operations + index
         at = operation.position
         queue = NULL
+        aside = False
+        if operation.spare and operation.kind in (KIND_APPEND, KIND_PLACE, KIND_PENDING):
+            together_admit(core, round, index, full)
         if operation.kind == KIND_APPEND or operation.kind == KIND_PLACE:
-            if operation.spare:
-                together_admit(core, round, index, full)
             if operation.kind == KIND_PLACE and not place_holds(core, <record_t*>(round.buffer + at)):
                 operation.verdict = NOT_FOUND
-            queue = operation_admit(core, operation, full)
+            queue = operation_admit(core, operation, full, 0)
+        elif KIND_PENDING <= operation.kind <= KIND_MOVE or operation.kind == KIND_FIRE:
+            # Judged by the clock as it is: when it steps back, what is delayed waits for it.
+            queue = pending_admit(core, operation, <record_t*>(round.buffer + at), start + at, clock, full, &aside)
         else:
             operation_prepare(core, operation, <record_t*>(round.buffer + at), now)
             live += operation_more(core, round, index, full, now)
@@ -318,128 +335,36 @@ cdef void round_assign(core_t* core, round_t* round) noexcept nogil:
             if queue != NULL:
                 record.queue = operation.queue
                 record.offset = queue.next
+            elif aside:
+                record.queue = operation.queue
             elif operation.count:
                 record.type = RECORD_SKIP
             record_seal(record, record.check, control.salt)
             if queue != NULL:
                 live += message_append(core, queue, record)
+            elif aside:
+                live += pending_append(core, record)
             chain = xxh3(&record.check, 8, chain)
             at += record_size(record)
             records += 1
     if live:
         live_add(core, start, live)
+    frame_seal(core, round, records, chain)
+
+
+cdef void frame_seal(core_t* core, round_t* round, uint32_t records, uint64_t chain) noexcept nogil:
+    """Finish the header of the round's frame."""
+    cdef control_t* control = core.control
+    cdef frame_t* frame = <frame_t*>round.buffer
     frame.magic = FRAME_MAGIC
     frame.count = records
-    frame.position = start
+    frame.position = control.written
     frame.size = round.size
     frame.sequence = control.sequence
     frame.epoch = control.epoch
     frame.durable = load64(&control.durable)
     frame.chain = chain
     frame.check = xxh3(frame, 56, core.salt ^ control.salt)
-
-
-cdef void together_admit(core_t* core, round_t* round, uint32_t first, bint full) noexcept nogil:
-    """Refuse all operations of an atomic batch if one of them must be; the first has their number in spare."""
-    cdef uint32_t count = round.operations[first].spare
-    cdef uint32_t index
-    cdef uint8_t verdict = STORE_FULL if full else DONE
-    for index in range(first, first + count):
-        if find_queue(core, round.operations[index].queue) == NULL:
-            verdict = NOT_FOUND
-    for index in range(first, first + count):
-        round.operations[index].verdict = verdict
-
-
-cdef queue_t* operation_admit(core_t* core, operation_t* operation, bint full) noexcept nogil:
-    """The queue to append to; NULL with the reason in the operation if it shall not be."""
-    cdef queue_t* queue = find_queue(core, operation.queue)
-    if operation.verdict != DONE:
-        return NULL
-    if queue == NULL:
-        operation.verdict = NOT_FOUND
-    elif full:
-        operation.verdict = STORE_FULL
-        queue = NULL
-    elif operation.sequence and producer_stored(core, operation.producer, operation.sequence, &operation.offset):
-        operation.duplicate = 1
-        queue = NULL
-    elif operation.sequence:
-        # Noted at once, so that a second copy in the same round is seen; a frame that fails poisons the store.
-        operation.offset = queue.next
-        producer_keep(core, operation.producer, operation.sequence, operation.offset, core.control.written,
-                      core.control.last_us)
-    else:
-        operation.offset = queue.next
-    return queue
-
-
-cdef void operation_prepare(core_t* core, operation_t* operation, record_t* record, uint64_t now) noexcept nogil:
-    """Fill in what only the holder of the lock can know; a refusal turns the record into a SKIP."""
-    cdef uint32_t bucket
-    cdef uint32_t found
-    cdef group_t* group
-    cdef const char* name = <const char*>record_body(record)
-    record.queue = operation.queue
-    record.offset = operation.offset
-    if operation.kind == KIND_QUEUE:
-        found = name_find(core, 0, name, record.body_size, &bucket)
-        operation.duplicate = found != 0
-        if found == 0:
-            found = queue_id_next(core)
-            record.queue = found
-            if found:
-                # The id must be taken before another operation of this round asks for the next.
-                queue_apply(core, found, name, record.body_size, now, core.control.written)
-        else:
-            record.type = RECORD_SKIP
-        operation.offset = found
-    elif operation.kind == KIND_GROUP:
-        found = name_find(core, operation.queue, name + 8, record.body_size - 8, &bucket)
-        operation.duplicate = found != 0
-        if found == 0 and find_queue(core, operation.queue) != NULL:
-            found = group_id_next(core)
-            record.offset = found
-            if found:
-                group_apply(core, found, operation.queue, (<const uint64_t*>name)[0], name + 8,
-                            record.body_size - 8, core.control.written)
-        else:
-            record.type = RECORD_SKIP
-        operation.offset = found
-    elif operation.kind == KIND_GROUP_SETTINGS:
-        settings_prepare(core, operation, record)
-    elif operation.kind == KIND_SEEK:
-        group = find_group(core, (<const uint32_t*>record_body(record))[0])
-        if group != NULL:
-            stripe_lock(core, group)
-            group.frozen = 1
-            stripe_unlock(core, group)
-    elif (operation.kind == KIND_QUEUE_DELETE or operation.kind == KIND_TRIM) \
-            and find_queue(core, operation.queue) == NULL:
-        operation.verdict = NOT_FOUND
-        record.type = RECORD_SKIP
-    if (operation.kind == KIND_QUEUE or operation.kind == KIND_GROUP) and operation.offset == 0:
-        operation.verdict = STORE_FULL if find_queue(core, operation.queue) != NULL \
-            or operation.kind == KIND_QUEUE else NOT_FOUND
-        record.type = RECORD_SKIP
-
-
-cdef void settings_prepare(core_t* core, operation_t* operation, record_t* record) noexcept nogil:
-    """Say in the record which group it is for and how far that had taken; refuse it if there is none."""
-    cdef group_t* group = find_group(core, <uint32_t>operation.offset)
-    if group == NULL or group.queue != operation.queue:
-        operation.verdict = NOT_FOUND
-    elif not settings_room(core):
-        operation.verdict = STORE_FULL
-    if operation.verdict != DONE:
-        record.type = RECORD_SKIP
-        return
-    record.spare = group.id
-    # Of a group that is frozen already the cursor says nothing: an earlier record of this round decides it.
-    stripe_lock(core, group)
-    record.offset = 0 if group.frozen else group.cursor
-    group.frozen = 1
-    stripe_unlock(core, group)
 
 
 cdef int round_write(core_t* core, round_t* round) noexcept nogil:
@@ -469,7 +394,7 @@ cdef int round_write(core_t* core, round_t* round) noexcept nogil:
     control.coming_position = start + round.size
     control.frames += 1
     control.bytes_written += round.size
-    control.messages += round.messages
+    control.messages += round.messages - round.aside
     store64(&control.written, start + round.size)
     control.sequence = control.coming_sequence
     for index in range(round.count):

@@ -18,7 +18,7 @@ cdef class Consumer:
         cdef core_t* core = live(store)
         cdef taken_t* out = <taken_t*>malloc(max(max_messages, 1) * sizeof(taken_t))
         cdef uint64_t pin = 0
-        cdef uint64_t until = clock_us() + wait_ms * <uint64_t>1000
+        cdef uint64_t until = store_clock(core) + wait_ms * <uint64_t>1000
         cdef int found = 0
         if out == NULL:
             raise MemoryError()
@@ -34,7 +34,7 @@ cdef class Consumer:
             PyErr_CheckSignals()
             if not found and not once and group_behind(core, self.id):
                 continue
-            if found or clock_us() >= until or load32(&core.closing):
+            if found or store_clock(core) >= until or load32(&core.closing):
                 break
         if found < 0:
             free(out)
@@ -182,7 +182,7 @@ cdef int take_or_wait(Store store, uint32_t queue, uint32_t group, uint32_t coun
     cdef uint32_t seen = load32(&core.control.arrival_word)
     cdef lane_t* lane = <lane_t*>store.direct
     cdef int found = delivery_take(core, lane, queue, group, count, max_bytes, lease_ms, out, pin)
-    cdef uint64_t now = clock_us()
+    cdef uint64_t now = store_clock(core)
     cdef uint64_t due
     if found or now >= until:
         return found

@@ -26,6 +26,7 @@ cdef extern from "os.h" nogil:
     uint64_t clock_us()
     void guard_install()
     int guarded(int (*call)(void*) noexcept nogil, void* with_)
+    uint64_t monotonic_us()
     int file_lock(int fd, int kind, int wait)
     int write_all(int fd, const void* bytes, size_t size, int64_t at)
     int file_grow(int fd, int64_t size)
@@ -127,7 +128,8 @@ cdef struct state_t:
     uint64_t reclaim            # page of the arena with what reclaiming keeps, 0 before the first
     uint64_t index_taken        # index pages used again
     uint64_t uncounted          # 1: something needed was not counted, so that nothing may be reclaimed
-    uint64_t spare[16]
+    uint64_t pending            # page of the arena with the tables of what is pending, 0 before the first
+    uint64_t spare[15]
     uint64_t checkpoints        # taken so far: the number of the one that has this image
     uint64_t index_freed        # index pages ever given back
 
@@ -177,6 +179,12 @@ cdef struct control_t:
     uint64_t trims              # purges and deletions applied so far
     uint64_t trims_seen         # of them, those whose messages were given up
     pthread_mutex_t reclaim_lock
+    uint32_t due_word           # futex: something falls due earlier than was known
+    uint64_t due_next           # when the timekeeper wakes by itself
+    uint64_t keeper             # the timekeeper's token, and when it was last at work (monotonic)
+    uint64_t keeper_us
+    uint64_t clock_ahead_us     # for tests: added to the clock
+    pthread_mutex_t due_lock
     pthread_mutex_t store_lock
     pthread_mutex_t sync_lock
     pthread_mutex_t arena_lock
@@ -220,6 +228,7 @@ cdef struct core_t:
     int fault_errno
     uint64_t fault_after
     int trace_fd                # for tests: every pwrite and fdatasync of the log, -1 none
+    void* wheel                 # the timekeeper's, NULL in other processes
 
 cdef uint64_t BYTE = 0xFFFFFFFF     # of a position: the byte in its segment
 cdef uint64_t NEVER = 0xFFFFFFFFFFFFFFFF
@@ -235,6 +244,11 @@ cdef uint64_t INDEX_ROOM = <uint64_t>1 << 40
 
 assert sizeof(queue_t) <= 256 and sizeof(group_t) <= 256 and sizeof(control_t) <= HEADER_BYTES
 assert sizeof(child_t) == 32 and sizeof(producer_t) <= 64 and sizeof(state_t) == 256
+
+
+cdef inline uint64_t store_clock(core_t* core) noexcept nogil:
+    """µs since 1970, the same for all processes; a test sets it ahead or back."""
+    return clock_us() + load64(&core.control.clock_ahead_us)
 
 
 cdef queue_t* queue_slot(core_t* core, uint32_t slot) noexcept nogil:

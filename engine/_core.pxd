@@ -13,6 +13,10 @@ cdef enum:
     POISONED = 7
     BUSY = 8
     CORRUPT = 12
+    DECIDED = 20            # of a pending message: otherwise, and before
+    WRONG_KIND = 21         # what is no half cannot be committed, nor a half cancelled
+    EARLY = 22
+    UNKNOWN = 23             # no such pending message, or one decided long ago
 
 cdef struct operation_t:
     # One staged request. The first four are the caller's and come back untouched.

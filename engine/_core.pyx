@@ -20,9 +20,11 @@ import numpy as np
 import xxhash
 
 from penstock.engine.attributes import unpack as unpack_attributes
+from penstock.engine.pending import WAITS, Pending
 from penstock.engine.errors import (
-    ConflictError, CorruptionError, EngineError, InvalidError, QueueNotFoundError, StoreBusyError,
-    StoreClosedError, StoreFullError, StoreLockedError, StorePoisonedError, TooLargeError,
+    ConflictError, CorruptionError, EngineError, InvalidError, PendingDecidedError, PendingNotFoundError,
+    QueueNotFoundError, StoreBusyError, StoreClosedError, StoreFullError, StoreLockedError, StorePoisonedError,
+    TooLargeError,
 )
 from penstock.engine.filters import compile_filter, stored_filter
 
@@ -39,10 +41,13 @@ include "_order.pxi"        # who is next in line, by key
 include "_settings.pxi"   # filter, order, retries of a group
 include "_notes.pxi"        # the broker's objects: name -> bytes
 include "_passing.pxi"     # over what it does not want
+include "_pending.pxi"      # delayed messages and halves
+include "_producers.pxi"    # which sequence numbers were stored
 include "_apply.pxi"        # what a record does to the state
+include "_admit.pxi"        # who is let into a round
 include "_commit.pxi"       # staging, group commit, durability
-include "_admit.pxi"        # who is admitted to a round
 include "_noting.pxi"       # notes, from Python
+include "_timers.pxi"       # who places what is due
 include "_staging.pxi"    # lanes: who commits what is staged
 include "_attempts.pxi"   # how often delivered, and waiting until when: recorded
 include "_take.pxi"       # receive, confirm, release, extend
@@ -52,6 +57,7 @@ include "_batch.pxi"        # what a reader gets
 include "_use.pxi"         # verdicts as exceptions, who is inside
 include "_store.pxi"        # Store, and the C face of it
 include "_bodies.pxi"       # messages as staged operations
+include "_schedule.pxi"     # what is pending, for Python
 include "_queue.pxi"        # Queue
 include "_consumer.pxi"     # Consumer
 include "_group.pxi"        # settings of a group, from Python

@@ -23,8 +23,7 @@ cdef class Inspector:
 
     def now_us(self):
         """The store's clock, µs since 1970."""
-        live(self.store)
-        return clock_us()
+        return store_clock(live(self.store))
 
     def message(self, uint32_t queue, uint32_t group, uint64_t offset):
         """What a message is to a group (0: the queue's own), by name; state is one of STATES.
@@ -57,7 +56,7 @@ cdef class Inspector:
                 low = max(low, load64(&home.first))
                 high = max(low, min(high, visible_end(core, home)))
                 at = low
-                now = clock_us()
+                now = store_clock(core)
                 while at < high and there:
                     there = sight_lock(core, held)
                     if there:

@@ -44,7 +44,7 @@ cdef class Lane:
         cdef round_t* round
         cdef uint32_t place
         return bodies_stage(lane.core, lane, cookie, queue, durability, producer, sequence, 1, &body_size, body,
-                            body_size, ext, ext_size, False, &round, &place)
+                            body_size, ext, ext_size, False, &round, &place, NULL)
 
     cdef int stage_batch(self, uint64_t cookie, uint32_t queue, uint8_t durability, uint64_t producer,
                          uint64_t sequence, uint32_t count, const uint8_t* sizes_u32, const uint8_t* bodies,
@@ -53,7 +53,7 @@ cdef class Lane:
         cdef round_t* round
         cdef uint32_t place
         return bodies_stage(lane.core, lane, cookie, queue, durability, producer, sequence, count,
-                            <const uint32_t*>sizes_u32, bodies, bodies_size, NULL, 0, False, &round, &place)
+                            <const uint32_t*>sizes_u32, bodies, bodies_size, NULL, 0, False, &round, &place, NULL)
 
     cdef int stage_fanout(self, uint64_t cookie, const uint32_t* queues, uint32_t count, uint8_t durability,
                           uint64_t producer, uint64_t sequence, const uint8_t* ext, uint16_t ext_size,
@@ -193,7 +193,7 @@ cdef class Lane:
     def _due_in(self, Consumer group not None):
         """Seconds until a lease or delay of the group ends; None if there is none."""
         cdef uint64_t due = self.store.next_due(group.queue.id, group.id)
-        cdef uint64_t now = clock_us()
+        cdef uint64_t now = store_clock(<core_t*>self.store.core)
         if due == 0:
             return None
         return (due - now) / 1e6 if due > now else 0.0

@@ -12,6 +12,12 @@ cdef class SendReceipt:
     cdef readonly uint32_t count
     cdef readonly bint duplicate
     cdef bint disk
+    cdef uint64_t waiting
+
+    @property
+    def pending(self):
+        """The id of a message that is delayed or a half: for store.pending. None if it is in its queue."""
+        return self.waiting if self.waiting else None
 
     @property
     def durability(self):
@@ -21,7 +27,7 @@ cdef class SendReceipt:
     @property
     def id(self):
         """The first message's id, unique in the store."""
-        return f"{self.queue:08x}-{self.offset:016x}"
+        return f"{self.queue:08x}-p{self.waiting:015x}" if self.waiting else f"{self.queue:08x}-{self.offset:016x}"
 
     def __repr__(self):
         return f"SendReceipt(id={self.id!r}, count={self.count}, durability={self.durability!r})"
@@ -31,7 +37,8 @@ cdef SendReceipt receipt_of(operation_t* operation):
     raise_verdict(operation.verdict, f"append to queue {operation.queue}")
     cdef SendReceipt receipt = SendReceipt.__new__(SendReceipt)
     receipt.queue = operation.queue
-    receipt.offset = operation.offset
+    receipt.waiting = operation.offset if operation.kind == KIND_PENDING else 0
+    receipt.offset = NEVER if receipt.waiting else operation.offset
     receipt.count = operation.count
     receipt.duplicate = operation.duplicate
     receipt.disk = operation.durability
@@ -84,8 +91,9 @@ cdef class Queue:
     cdef readonly uint32_t id
 
     cdef SendReceipt commit(self, const uint8_t* bodies, const uint32_t* sizes, uint32_t count, uint64_t total,
-                            const uint8_t* ext, uint16_t ext_size, int level, uint64_t producer, uint64_t sequence):
-        """Append count bodies that stand one behind the other, as one operation."""
+                            const uint8_t* ext, uint16_t ext_size, int level, uint64_t producer, uint64_t sequence,
+                            const aside_t* aside):
+        """Append count bodies that stand one behind the other, as one operation; aside: NULL, or they are pending."""
         cdef core_t* core = enter(self.store)
         cdef lane_t* lane = <lane_t*>self.store.direct
         cdef round_t* round = NULL
@@ -94,7 +102,7 @@ cdef class Queue:
         cdef int verdict
         with nogil:
             verdict = bodies_stage(core, lane, 0, self.id, level, producer, sequence, count, sizes, bodies, total,
-                                   ext, ext_size, True, &round, &place)
+                                   ext, ext_size, True, &round, &place, aside)
             if verdict == DONE:
                 lane_direct(lane, round)
                 result = round.operations[place]
@@ -104,17 +112,38 @@ cdef class Queue:
         return receipt_of(&result)
 
     def append(self, body, *, bytes ext=b"", attributes=None, durability=None, uint64_t producer=0,
-               uint64_t sequence=0):
+               uint64_t sequence=0, uint64_t due_us=0):
         """Append one message (any bytes-like object); returns when it has the durability asked for.
 
-        attributes: an Attributes (tag, key, properties); else ext is kept with the message as it is.
+        attributes: an Attributes (tag, key, properties); else ext is kept with the message as it is. due_us (µs since
+        1970): it gets into the queue then and not before; the receipt's pending is its id until then.
 
         producer and sequence (1, 2, 3, …) make a repetition store it once. Raises StoreFullError,
         StorePoisonedError, TooLargeError, QueueNotFoundError.
         """
+        cdef aside_t aside
+        aside.due_us = due_checked(due_us)
+        aside.spare = DELAYED
+        return self.commit_one(body, ext, attributes, level_of(self.store, durability), producer, sequence,
+                               &aside if due_us and due_us > store_clock(live(self.store)) else NULL)
+
+    def prepare(self, body, *, bytes ext=b"", attributes=None, durability=None, uint64_t producer=0,
+                uint64_t sequence=0, uint64_t due_us=0, uint64_t check_ms=6000):
+        """Append a half: nobody sees it until store.pending.commit(receipt.pending); rollback drops it.
+
+        check_ms: when store.pending.checks() asks for it first, in steps of 100 ms. due_us: as append, when committed.
+        """
+        cdef aside_t aside
+        if check_ms > CHECK_UNITS * <uint64_t>CHECK_UNIT_US // 1000:
+            raise InvalidError(f"check_ms of {check_ms}, at most {CHECK_UNITS * <uint64_t>CHECK_UNIT_US // 1000}")
+        aside.due_us = due_checked(due_us)
+        aside.spare = HALF | <uint32_t>((check_ms * 1000 + CHECK_UNIT_US - 1) // CHECK_UNIT_US) << 8
+        return self.commit_one(body, ext, attributes, level_of(self.store, durability), producer, sequence, &aside)
+
+    cdef SendReceipt commit_one(self, object body, bytes ext, object attributes, int level, uint64_t producer,
+                                uint64_t sequence, const aside_t* aside):
         cdef Py_buffer view
         cdef uint32_t size
-        cdef int level = level_of(self.store, durability)
         ext = ext_packed(ext, attributes, &level)
         PyObject_GetBuffer(body, &view, PyBUF_SIMPLE)
         try:
@@ -122,33 +151,40 @@ cdef class Queue:
                 raise TooLargeError(f"a body of {view.len} bytes")
             size = <uint32_t>view.len
             return self.commit(<const uint8_t*>view.buf, &size, 1, size, <const uint8_t*>PyBytes_AS_STRING(ext),
-                               <uint16_t>len(ext), level, producer, sequence)
+                               <uint16_t>len(ext), level, producer, sequence, aside)
         finally:
             PyBuffer_Release(&view)
 
-    def append_many(self, bodies, *, attributes=None, durability=None, uint64_t producer=0, uint64_t sequence=0):
+    def append_many(self, bodies, *, attributes=None, durability=None, uint64_t producer=0, uint64_t sequence=0,
+                    uint64_t due_us=0):
         """Append a sequence of bytes objects as one atomic operation.
 
-        attributes: one Attributes, or None, for each body.
+        attributes: one Attributes, or None, for each body. due_us as append; the receipt has the first one's id.
         """
         cdef list items = list(bodies)
         sizes = np.fromiter(map(len, items), np.uint32, len(items))
         if attributes is None:
-            return self._packed(b"".join(items), sizes, 1, level_of(self.store, durability), producer, sequence)
+            return self._packed(b"".join(items), sizes, 1, level_of(self.store, durability), producer, sequence, due_us)
         packed = [one.pack() if one is not None else b"" for one in attributes]
         if len(packed) != len(items):
             raise InvalidError(f"{len(items)} bodies and {len(packed)} attributes")
         pairs = np.stack((sizes, np.fromiter(map(len, packed), np.uint32, len(packed))), axis=1).reshape(-1)
         parts = [part for pair in zip(packed, items) for part in pair]
-        return self._packed(b"".join(parts), pairs, 2, level_of(self.store, durability) | PACKED, producer, sequence)
+        return self._packed(b"".join(parts), pairs, 2, level_of(self.store, durability) | PACKED, producer, sequence,
+                            due_us)
 
-    def append_packed(self, bodies, sizes, *, durability=None, uint64_t producer=0, uint64_t sequence=0):
+    def append_packed(self, bodies, sizes, *, durability=None, uint64_t producer=0, uint64_t sequence=0,
+                      uint64_t due_us=0):
         """Append bodies that stand one behind the other in a buffer, as one atomic operation; sizes: uint32 array."""
-        return self._packed(bodies, sizes, 1, level_of(self.store, durability), producer, sequence)
+        return self._packed(bodies, sizes, 1, level_of(self.store, durability), producer, sequence, due_us)
 
-    def _packed(self, bodies, sizes, uint32_t stride, int level, uint64_t producer, uint64_t sequence):
+    def _packed(self, bodies, sizes, uint32_t stride, int level, uint64_t producer, uint64_t sequence,
+                uint64_t due_us):
         cdef Py_buffer view
+        cdef aside_t aside
         cdef const uint32_t[::1] lengths = np.ascontiguousarray(sizes, dtype=np.uint32)
+        aside.due_us = due_checked(due_us)
+        aside.spare = DELAYED
         if lengths.shape[0] == 0:
             raise InvalidError("an empty batch")
         total = int(np.sum(np.asarray(lengths), dtype=np.uint64))
@@ -157,7 +193,8 @@ cdef class Queue:
             if total != view.len:
                 raise InvalidError(f"the sizes add up to {total} bytes, the buffer has {view.len}")
             return self.commit(<const uint8_t*>view.buf, &lengths[0], <uint32_t>lengths.shape[0] // stride, view.len,
-                               NULL, 0, level, producer, sequence)
+                               NULL, 0, level, producer, sequence,
+                               &aside if due_us and due_us > store_clock(live(self.store)) else NULL)
         finally:
             PyBuffer_Release(&view)
 

@@ -160,6 +160,8 @@ cdef bint checkpoint_load(core_t* core, const uint8_t* bytes, uint64_t size, che
         group = group_slot(core, slot)
         if group.id:
             name_put(core, group.queue, group.name, group.name_size, (slot + 1) | OF_GROUP)
+    # Of what is pending, verdicts that were given later may have reached the disk before this.
+    pending_settle(core, head.position)
     core.control.sequence = head.sequence
     core.control.epoch = head.epoch
     core.control.last_us = head.last_us
@@ -284,6 +286,7 @@ cdef void control_new(core_t* core) noexcept nogil:
     mutex_shared_init(&control.prepare_lock)
     mutex_shared_init(&control.checkpoint_lock)
     mutex_shared_init(&control.notes_lock)
+    mutex_shared_init(&control.due_lock)
     for at in range(STRIPES):
         mutex_shared_init(&control.stripes[at])
     control.tables_allocated[0] = QUEUES_AT

@@ -100,7 +100,7 @@ cdef int message_sight(core_t* core, uint32_t queue_id, uint32_t group_id, uint6
     group = find_group(core, group_id if group_id else queue.group)
     if group == NULL or group.queue != queue_id:
         return NOT_FOUND
-    out.now_us = clock_us()
+    out.now_us = store_clock(core)
     out.visible = visible_end(core, queue)
     out.next = load64(&queue.next)
     out.first = load64(&queue.first)

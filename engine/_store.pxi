@@ -201,6 +201,14 @@ cdef class Store:
         """A context in which appends to several queues are collected and stored all or none."""
         return AtomicBatch(self)
 
+    @property
+    def pending(self):
+        """Delayed messages and halves: a PendingMessages."""
+        cdef PendingMessages pending = PendingMessages.__new__(PendingMessages)
+        live(self)
+        pending.store = self
+        return pending
+
     def checkpoint(self):
         """Save the state, so that the next recovery reads only what comes after."""
         self._checkpoint(False)
@@ -403,6 +411,8 @@ cdef class Store:
             while load32(&core.users):
                 add32(&core.control.arrival_word, 1)
                 futex_wake(&core.control.arrival_word)
+                add32(&core.control.due_word, 1)
+                futex_wake(&core.control.due_word)
                 futex_wait(&core.users, load32(&core.users), 1000)
         return True
 
@@ -437,6 +447,10 @@ cdef class Store:
         core.fault_errno = error
         core.fault_after = after
         core.fault_kind = kind
+
+    def _clock(self, int64_t ahead_us):
+        """For tests: set the clock of the store ahead, or back, in all its processes."""
+        store64(&live(self).control.clock_ahead_us, <uint64_t>ahead_us)
 
     def _trace(self, int fd):
         """For tests: note every write and sync of the log in an open file; -1 ends it."""

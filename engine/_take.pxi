@@ -97,7 +97,7 @@ cdef int delivery_take(core_t* core, lane_t* lane, uint32_t queue_id, uint32_t g
 
 cdef int group_take(core_t* core, queue_t* queue, group_t* group, uint32_t count, uint32_t max_bytes,
                     uint64_t lease_us, taken_t* out) noexcept nogil:
-    cdef uint64_t now = clock_us()
+    cdef uint64_t now = store_clock(core)
     cdef uint64_t end = visible_end(core, queue)
     cdef uint64_t first = load64(&queue.first)
     cdef uint64_t total = 0
@@ -203,7 +203,7 @@ cdef int receipts_settle(core_t* core, const receipt_t* receipts, uint32_t count
 
     released, if not NULL, has room for count and gets what was given back with a delay, noted how many.
     """
-    cdef uint64_t now = clock_us()
+    cdef uint64_t now = store_clock(core)
     cdef uint64_t until = now + span_ms * <uint64_t>1000
     cdef uint32_t at
     cdef int done = 0

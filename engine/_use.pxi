@@ -52,6 +52,7 @@ cdef bytes _name(str name):
 
 cdef void core_free(core_t* core) noexcept nogil:
     cdef uint32_t at
+    wheel_free(core)
     if core.base != NULL:
         munmap(core.base, CONTROL_ROOM)
     if core.index != NULL:

@@ -19,6 +19,7 @@ FRAME_MAGIC = int.from_bytes(b"PFRM", "little")
 BYTE = 0xFFFFFFFF
 MESSAGE, CONFIRM, SEEK, QUEUE, QUEUE_DELETE, GROUP, TRIM, LEASE, SKIP, PLACE = range(1, 11)
 GROUP_SETTINGS = 15
+PENDING_MESSAGE, CANCEL, MOVE = 11, 12, 13
 NOTE = 18
 RELEASE = 17
 FANOUT = 14
@@ -98,7 +99,8 @@ class Fold:
 
     Invariants:
       1. following[queue] is the offset that the queue's next message must have.
-      2. pending has (offset, position, time, size) of messages not yet compared with the index.
+      2. aside has the positions of the messages that waited, for their time or for a verdict.
+      3. pending has (offset, position, time, size) of messages not yet compared with the index.
     """
 
     def __init__(self, problem: Callable[[str], None], place: Callable[[int], str]) -> None:
@@ -106,6 +108,7 @@ class Fold:
         self.following: dict[int, int] = {}
         self.deleted: set[int] = set()
         self.groups: set[int] = set()
+        self.aside: set[int] = set()
         self.last_us = 0
         self.messages = 0
         self.entries = 0
@@ -137,6 +140,8 @@ class Fold:
             if kind not in (MESSAGE, PLACE):
                 at = (position & BYTE) + 48 + ext + (16 if flags & SEQUENCED else 0)
                 about = spare if kind == GROUP_SETTINGS else offset
+                if kind == PENDING_MESSAGE:
+                    self.aside.add(position)
                 reason = self.control(kind, about, queue, view[at:at + body])
                 if reason:
                     self.problem(f"{self.place(position)}: {reason}")
@@ -201,6 +206,12 @@ class Fold:
         if kind == GROUP_SETTINGS:
             known = offset in self.groups or self.holed
             return settings_problem(body) if known else f"no group {offset}"
+        if kind == PENDING_MESSAGE:
+            known = queue in self.following or queue in self.deleted or self.holed
+            return "" if known else f"a pending message of no queue ({queue})"
+        if kind in (CANCEL, MOVE):
+            known = size == 8 and int.from_bytes(body, "little") in self.aside
+            return "" if known or self.holed else "a verdict on no pending message"
         if kind == NOTE:
             name = int.from_bytes(body[:2], "little")
             whole = size >= 8 and 1 <= name <= min(size - 8, 512)

@@ -25,6 +25,14 @@ class TooLargeError(EngineError, ValueError):
     """A message or batch is over its limit."""
 
 
+class PendingNotFoundError(EngineError, KeyError):
+    """No such message is pending: it never was, or it was decided long ago."""
+
+
+class PendingDecidedError(EngineError):
+    """A pending message was decided otherwise before; the first verdict wins."""
+
+
 class StoreFullError(EngineError, OSError):
     """No room for another segment. Reading and confirming go on; free space and try again."""
 

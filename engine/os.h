@@ -78,6 +78,11 @@ static inline uint64_t clock_us(void) {
     clock_gettime(CLOCK_REALTIME, &now);
     return (uint64_t)now.tv_sec * 1000000u + (uint64_t)now.tv_nsec / 1000u;
 }
+static inline uint64_t monotonic_us(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000u + (uint64_t)now.tv_nsec / 1000u;
+}
 /* An open-file-description lock on byte 0: type F_RDLCK, F_WRLCK or F_UNLCK. 0 or errno. */
 static inline int file_lock(int fd, int type, int wait) {
     struct flock lock = {.l_type = (short)type, .l_whence = SEEK_SET, .l_start = 0, .l_len = 1};

@@ -19,6 +19,7 @@ import numpy as np
 from penstock.engine._core import Reclaimer
 from penstock.engine.errors import CorruptionError, EngineError, InvalidError, StoreLockedError
 from penstock.engine.reclaim import forget_checkpoints, keep
+from penstock.engine.timekeeper import Timekeeper
 
 if TYPE_CHECKING:
     from penstock.engine._core import Queue, Store
@@ -332,6 +333,7 @@ class Maintenance(threading.Thread):
         self.store = store
         self.ended = threading.Event()
         self.segment = 0
+        self.keeper: Timekeeper | None = None
 
     def run(self) -> None:
         while not self.ended.wait(MAINTENANCE_S):
@@ -349,6 +351,9 @@ class Maintenance(threading.Thread):
             return
         self.store._prepare(self.ahead())
         self.store._flush()
+        if self.keeper is None and len(self.store.pending):
+            self.keeper = Timekeeper(self.store)
+            self.keeper.start()
         if self.store._due_checkpoint(CHECKPOINT_BYTES):
             self.store.checkpoint()
             forget_checkpoints(self.store.path)
@@ -365,3 +370,5 @@ class Maintenance(threading.Thread):
         self.ended.set()
         if self.is_alive() and threading.current_thread() is not self:
             self.join()
+        if self.keeper is not None:
+            self.keeper.stop()
