@@ -190,7 +190,9 @@ def admin_call(waiter: Waiter, do: str, fields: dict[str, Any]) -> Call:
 
     # After a broken connection nobody knows whether a purge was done, and doing it again
     # would purge what was sent since.
-    retry = do in ("queue.list", "queue.show", "explain", "find", "trace", "lag")
+    retry = do in (
+        "queue.list", "queue.show", "explain", "find", "trace", "lag", "topic.list", "topic.show"
+    )  # fmt: skip
     return Call(waiter, Verb.ADMIN, lambda tag: wire.admin(tag, document), decode, retry=retry)
 
 

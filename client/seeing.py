@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from penstock.topics import Topic
+
 
 def given(**fields: Any) -> dict[str, Any]:
     """The fields that are not left out."""
@@ -16,6 +18,10 @@ class Seeing:
     def admin(self, do: str, **fields: Any) -> Any:
         """What the server answers to one administrative request."""
         raise NotImplementedError
+
+    def topic(self, name: str) -> Topic:
+        """The topic of that name; nothing is asked of the server yet."""
+        return Topic(self, name)
 
     def explain(
         self, queue: str = "", offset: int | None = None, *, id: str | None = None, group: str = ""

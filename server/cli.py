@@ -76,6 +76,7 @@ def parser() -> ArgumentParser:
     _add_queue(commands, remote)
     _add_looking(commands, remote)
     _add_quota(commands, remote)
+    _add_topics(commands, remote)
     _add_bench(commands)
     _add_check(commands)
     _add_completion(commands)
@@ -240,6 +241,12 @@ def _add_looking(commands: Commands, remote: ArgumentParser) -> None:
     from penstock.server import looking
 
     looking.add(commands, remote, _add, PLACES)
+
+
+def _add_topics(commands: Commands, remote: ArgumentParser) -> None:
+    from penstock.server import publishing
+
+    publishing.add(commands, remote, _add)
 
 
 def _add_quota(commands: Commands, remote: ArgumentParser) -> None:

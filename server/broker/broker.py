@@ -55,7 +55,10 @@ class Broker:
         """The queue of that name. Creates it if asked and absent; else raises NOT_FOUND."""
         if create and self.guards:
             self._guard(checked(name))
-        queue = self.store.queue(checked(name), create=create)
+        # Partitions of topics are read like queues; they are made and removed with their topic.
+        topic, _, partition = name.rpartition("#")
+        known = not create and partition.isdecimal() and checked(topic)
+        queue = self.store.queue(name if known else checked(name), create=create)
         self._remember(queue)
         return queue
 
@@ -97,7 +100,7 @@ class Broker:
     @refusing
     def delete(self, name: str) -> None:
         """Remove the queue and what is in it."""
-        queue = self.open(name, create=False)
+        queue = self.open(checked(name), create=False)
         self.store.delete(name)
         with self.lock:
             self.queues.pop(queue.id, None)
@@ -105,7 +108,7 @@ class Broker:
     @refusing
     def purge(self, name: str) -> int:
         """Remove what is in the queue; returns how many messages that were."""
-        return self.open(name, create=False).purge()
+        return self.open(checked(name), create=False).purge()
 
     @refusing
     def group(self, queue: Queue, name: str) -> Consumer:

@@ -17,6 +17,7 @@ from penstock.server.broker.seeing import Seeing
 from penstock.server.broker.temporary import Temporary
 from penstock.server.broker.throttle import Quota, Quotas
 from penstock.server.protocols.native.statuses import refused
+from penstock.server.protocols.native.topics import TopicAsks
 
 OPEN, SEEK, READ, GROUP, ADMIN = 2, 9, 10, 11, 12
 CREATE, TEMPORARY = 1, 2
@@ -32,6 +33,7 @@ class Handler:
         self.broker = broker
         self.temporary = Temporary(broker)
         self.seeing = Seeing(broker)
+        self.topics = TopicAsks(broker)
         self.quotas = Quotas(broker)
         self.groups = Groups(broker)
         self.verbs: dict[int, Callable[[bytes], bytes]] = {
@@ -104,6 +106,8 @@ class Handler:
             raise BrokerError(Kind.INVALID, "name is text")
         if isinstance(do, str) and do.startswith("quota."):
             return self.quota(do, str(request.get("scope", "")), name, request.get("quota"))
+        if isinstance(do, str) and do in self.topics.asks:
+            return self.topics(do, request)
         if do == "queue.list":
             return {"queues": self.broker.names(str(request.get("prefix", "")))}
         if do == "queue.show":

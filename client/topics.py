@@ -1,0 +1,77 @@
+"""A topic of the server, as both clients see it. The async client's answers are awaited."""
+
+from __future__ import annotations
+
+import base64
+from typing import TYPE_CHECKING, Any, Unpack
+
+from penstock.attributes import Carried, pack
+from penstock.model import Bytes, Level, as_bytes
+
+if TYPE_CHECKING:
+    from penstock.seeing import Seeing
+
+
+class Topic:
+    """A topic: what is sent to it is there for any number of groups and subscribed queues.
+
+    Groups read its partitions, which are queues named TOPIC#0, TOPIC#1, …: see partition.
+    """
+
+    def __init__(self, client: Seeing, name: str) -> None:
+        self.client = client
+        self.name = name
+
+    def create(self, partitions: int = 1) -> Any:
+        """The topic as it is then; one that was there keeps its partitions."""
+        return self.client.admin("topic.create", name=self.name, partitions=partitions)
+
+    def grow(self, partitions: int) -> Any:
+        """The topic with so many partitions; a key may have another one from now on."""
+        return self.client.admin("topic.grow", name=self.name, partitions=partitions)
+
+    def show(self) -> Any:
+        """Its partitions and subscriptions."""
+        return self.client.admin("topic.show", name=self.name)
+
+    def delete(self) -> Any:
+        """The topic and its messages are gone; subscribed queues keep what they have."""
+        return self.client.admin("topic.delete", name=self.name)
+
+    def send(
+        self, body: Bytes, partition: int | None = None, durability: Level = "disk",
+        **carried: Unpack[Carried],
+    ) -> Any:
+        """Where the message is: id, partition, offset, and how many subscribed queues have it.
+
+        It goes to the partition named, else by its key, else in turn. After a broken connection
+        it is not sent again by itself.
+        """
+        fields: dict[str, Any] = {"body": text(as_bytes(body)), "durability": durability}
+        if carried:
+            fields["attributes"] = text(pack(carried))
+        if partition is not None:
+            fields["partition"] = partition
+        return self.client.admin("topic.send", name=self.name, **fields)
+
+    def subscribe(
+        self, queue: str, *, kind: str | None = None, source: str = "", start: str | int = "latest"
+    ) -> Any:
+        """Let a queue get the messages that a filter wants ("tag", "routing" or "sql").
+
+        start: latest, earliest, or a time in µs since 1970.
+        """
+        return self.client.admin(
+            "topic.subscribe", name=self.name, queue=queue, kind=kind, source=source, start=start)
+
+    def unsubscribe(self, queue: str) -> Any:
+        """Let the queue get no more."""
+        return self.client.admin("topic.unsubscribe", name=self.name, queue=queue)
+
+    def partition(self, number: int) -> str:
+        """The name of a partition: client.queue(it, group=…, create=False) receives from it."""
+        return f"{self.name}#{number}"
+
+
+def text(raw: bytes) -> str:
+    return base64.b64encode(raw).decode()

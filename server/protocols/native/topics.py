@@ -1,0 +1,92 @@
+"""What ADMIN asks about topics."""
+
+import base64
+import binascii
+from collections.abc import Callable
+from typing import Any
+
+from penstock.engine.attributes import unpack
+from penstock.engine.errors import InvalidError
+from penstock.server.broker.broker import Broker
+from penstock.server.broker.errors import BrokerError, Kind
+from penstock.server.broker.topic import Topics
+
+Request = dict[str, Any]
+
+
+class TopicAsks:
+    """Called with the object that was sent; returns the object of the reply."""
+
+    def __init__(self, broker: Broker) -> None:
+        self.topics = Topics(broker)
+        self.asks: dict[str, Callable[[str, Request], Request]] = {
+            "topic.list": self.list,
+            "topic.show": lambda name, _: self.topics.show(name),
+            "topic.create": self.create,
+            "topic.grow": lambda name, asked: self.topics.grow(name, number(asked, "partitions")),
+            "topic.delete": self.delete,
+            "topic.send": self.send,
+            "topic.subscribe": self.subscribe,
+            "topic.unsubscribe": self.unsubscribe,
+        }
+
+    def __call__(self, do: str, request: Request) -> Request:
+        name = request.get("name", "")
+        if not isinstance(name, str):
+            raise BrokerError(Kind.INVALID, "name is text")
+        return self.asks[do](name, request)
+
+    def list(self, _: str, request: Request) -> Request:
+        return {"topics": self.topics.names(str(request.get("prefix", "")))}
+
+    def create(self, name: str, request: Request) -> Request:
+        facts, new = self.topics.create(name, number(request, "partitions", 1))
+        return {**facts, "new": new}
+
+    def delete(self, name: str, _: Request) -> Request:
+        self.topics.delete(name)
+        return {}
+
+    def send(self, name: str, request: Request) -> Request:
+        """body and attributes are base64; attributes as they are stored."""
+        body, packed = octets(request, "body"), octets(request, "attributes")
+        try:
+            attributes = unpack(packed) if packed else None
+        except InvalidError as error:
+            raise BrokerError(Kind.INVALID, str(error)) from None
+        partition = number(request, "partition") if "partition" in request else None
+        level = request.get("durability", "disk")
+        if level not in ("disk", "kernel"):
+            raise BrokerError(Kind.INVALID, "durability is disk or kernel")
+        sent = self.topics.send(
+            name, body, attributes, partition=partition, durability=level)
+        return sent._asdict()
+
+    def subscribe(self, name: str, request: Request) -> Request:
+        kind, source = request.get("kind"), request.get("source", "")
+        if not isinstance(source, str) or not (kind is None or isinstance(kind, str)):
+            raise BrokerError(Kind.INVALID, "kind and source are text")
+        start = request.get("start", "latest")
+        if isinstance(start, bool) or (isinstance(start, int) and not 0 <= start < 1 << 63):
+            raise BrokerError(Kind.INVALID, "start is latest, earliest or a time in µs")
+        return self.topics.subscribe(
+            name, str(request.get("queue", "")), kind=kind, source=source, start=start)
+
+    def unsubscribe(self, name: str, request: Request) -> Request:
+        self.topics.unsubscribe(name, str(request.get("queue", "")))
+        return {}
+
+
+def number(request: Request, field: str, default: int | None = None) -> int:
+    found = request.get(field, default)
+    if not isinstance(found, int) or isinstance(found, bool):
+        raise BrokerError(Kind.INVALID, f"{field} is a number")
+    return found
+
+
+def octets(request: Request, field: str) -> bytes:
+    text = request.get(field, "")
+    try:
+        return base64.b64decode(text, validate=True)
+    except (TypeError, ValueError, binascii.Error):
+        raise BrokerError(Kind.INVALID, f"{field} is base64") from None
