@@ -64,8 +64,12 @@ def test_partitions_can_be_added_and_are_hidden(store: Store, topics: Topics) ->
     with pytest.raises(BrokerError, match="fewer"):
         topics.grow("t", 2)
     assert topics.broker.names() == [] and topics.names() == ["t"]
+    assert topics.broker.open("t#0", create=False).stat()["next"] == 1
+    for refused in (topics.broker.delete, topics.broker.purge, topics.broker.create):
+        with pytest.raises(BrokerError):
+            refused("t#7")
     with pytest.raises(BrokerError):
-        topics.broker.open("t#0", create=False)
+        topics.broker.delete("t#0")
 
 
 def test_a_queue_gets_what_its_subscription_wants(store: Store, topics: Topics) -> None:
