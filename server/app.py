@@ -1,6 +1,7 @@
 """The composition root: builds a worker from its options and runs it until told to stop."""
 
 import asyncio
+import ipaddress
 import os
 import signal
 import socket
@@ -25,6 +26,7 @@ from penstock.server.protocols.http.door import HttpDoor
 from penstock.server.protocols.http.observe import COUNTERS
 from penstock.server.protocols.listener import Listener, bind, bind_first
 from penstock.server.protocols.native.connection import NativeDoor
+from penstock.server.push.pusher import Pusher
 from penstock.server.supervisor import Supervisor
 
 OPEN_TIMEOUT_S = 120.0
@@ -102,7 +104,7 @@ def run(
         return 1
     try:
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
-            runner.run(Worker(options, store, sockets, board).serve(ready))
+            runner.run(Worker(options, store, sockets, board, index).serve(ready))
         store.checkpoint()
     finally:
         store.close()
@@ -136,12 +138,13 @@ class Worker:
     """One process's doors on the store."""
 
     def __init__(
-        self, options: ServeOptions, store: Store, sockets: Sockets, board: Board
+        self, options: ServeOptions, store: Store, sockets: Sockets, board: Board, index: int = 0
     ) -> None:
         self.options = options
         self.store = store
         self.sockets = sockets
         self.board = board
+        self.index = index
         self.limits = Limits()
 
     async def serve(self, ready: Callable[[], object]) -> None:
@@ -161,10 +164,15 @@ class Worker:
         for listener in listeners:
             await listener.start()
         chores = [*self.chores(broker, hub), Chore(PUBLISH_S, door.observer.publish)]
-        house = asyncio.create_task(keep_house(bridge, chores))
+        tasks = [asyncio.create_task(keep_house(bridge, chores))]
+        if self.index == 0:
+            # One worker pushes: concurrency is bounded for the server, not for each of its workers.
+            allowed = [ipaddress.ip_network(one) for one in self.options.push_allow]
+            tasks.append(asyncio.create_task(Pusher(hub, broker, bridge, allowed).run()))
         ready()
         await stopping.wait()
-        house.cancel()
+        for task in tasks:
+            task.cancel()
         door.ready = False
         for listener in listeners:
             listener.stop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ipaddress
 import os
 import sys
 from argparse import ArgumentParser, Namespace
@@ -132,6 +133,14 @@ def _add_serve(commands: Commands) -> None:
         "--segment-size", metavar="BYTES", type=positive, help="size of one log file"
     )
     serve_command.add_argument(
+        "--push-allow",
+        metavar="NETWORK",
+        action="append",
+        default=[],
+        type=network,
+        help="a private network, as 10.1.0.0/16, that messages may be pushed into",
+    )
+    serve_command.add_argument(
         "--durability",
         choices=("disk", "kernel"),
         help="what a send that asks for nothing gets (disk)",
@@ -250,22 +259,9 @@ def _add_topics(commands: Commands, remote: ArgumentParser) -> None:
 
 
 def _add_quota(commands: Commands, remote: ArgumentParser) -> None:
-    from penstock.server import limiting as do
+    from penstock.server import limiting
 
-    about = "List, show, set, remove the quotas of queues and namespaces."
-    quota = commands.add_parser("quota", help=about, description=about)
-    works: Commands = quota.add_subparsers(metavar="WORK", required=True)
-    _add(works, "list", do.quota_list, remote)
-    for name, run in (
-        ("show", do.quota_show), ("set", do.quota_set), ("remove", do.quota_remove)
-    ):
-        work = _add(works, name, run, remote)
-        work.add_argument("scope", choices=("queue", "namespace"))
-        work.add_argument("name")
-        if name == "set":
-            for field, about in do.FIELDS.items():
-                option = "--" + field.replace("_", "-")
-                work.add_argument(option, type=float, metavar="N", help=about)
+    limiting.add(commands, remote, _add)
 
 
 def _add_bench(commands: Commands) -> None:
@@ -284,6 +280,11 @@ def _add_check(commands: Commands) -> None:
 def _add_completion(commands: Commands) -> None:
     command = _add(commands, "completion", completion)
     command.add_argument("shell", choices=("bash", "zsh", "fish"))
+
+
+def network(text: str) -> str:
+    """A network as 10.1.0.0/16."""
+    return str(ipaddress.ip_network(text))
 
 
 def positive(text: str) -> int:
@@ -314,6 +315,7 @@ def serve(options: Namespace) -> int:
         "workers": options.workers,
         "segment_size": options.segment_size,
         "durability": options.durability,
+        "push_allow": tuple(options.push_allow),
     }
     return app.main(ServeOptions(**{k: v for k, v in given.items() if v is not None})) or EXIT_OK
 

@@ -1,5 +1,6 @@
 """What the operator chose, and how addresses are written."""
 
+import ipaddress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -8,7 +9,8 @@ from typing import Literal
 class ServeOptions:
     """Everything `penstock serve` can be told.
 
-    An address is HOST:PORT; port 0 picks a free one; "" leaves it out.
+    An address is HOST:PORT; port 0 picks a free one; "" leaves it out. push_allow: networks that
+    messages may be pushed into although they are not public.
     """
 
     data: str
@@ -17,12 +19,15 @@ class ServeOptions:
     workers: int = 1
     durability: Literal["disk", "kernel"] = "disk"
     segment_size: int = 64 << 20
+    push_allow: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not 1 <= self.workers <= 256:
             raise ValueError(f"workers must be between 1 and 256, not {self.workers}")
         if self.durability not in ("disk", "kernel"):
             raise ValueError(f"durability must be disk or kernel, not {self.durability!r}")
+        for network in self.push_allow:
+            ipaddress.ip_network(network)
         if not self.tcp and not self.http:
             raise ValueError("neither a TCP nor an HTTP address was given")
 

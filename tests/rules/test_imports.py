@@ -118,7 +118,7 @@ def test_an_event_loop_is_known_in_few_places(path: Path) -> None:
     assert (
         # ship is a program of many producers and consumers at once: a user of the client.
         inner in {"engine/aio.py", "server/app.py", "server/bridge.py", "server/ship.py"}
-        or inner in {"server/housekeeping.py", "client/areplies.py"}
+        or inner in {"server/housekeeping.py", "server/push/pusher.py", "client/areplies.py"}
         or inner in {"client/aio.py", "client/aqueue.py", "client/consume.py"}
         or (inner.startswith("server/protocols/") and path.name in ASYNC_FILES)
     )

@@ -15,7 +15,7 @@ PROGRAM = (
     "import sys; from penstock.server.app import main; "
     "from penstock.server.config import ServeOptions; "
     "sys.exit(main(ServeOptions(data=sys.argv[1], tcp='127.0.0.1:0', http='127.0.0.1:0', "
-    "workers=int(sys.argv[2]))))"
+    "workers=int(sys.argv[2]), push_allow=tuple(sys.argv[3:]))))"
 )
 NAMES = Path(__file__).parents[2] / "build" / "names"
 
@@ -23,10 +23,10 @@ NAMES = Path(__file__).parents[2] / "build" / "names"
 class Server:
     """`serve` as a child process; the context manager stops it with SIGTERM."""
 
-    def __init__(self, data: Path, workers: int = 1) -> None:
+    def __init__(self, data: Path, workers: int = 1, push_allow: tuple[str, ...] = ()) -> None:
         environment = {**os.environ, "PYTHONPATH": os.fspath(NAMES)}
         self.process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, os.fspath(data), str(workers)],
+            [sys.executable, "-c", PROGRAM, os.fspath(data), str(workers), *push_allow],
             stdout=subprocess.PIPE, text=True, env=environment,
         )  # fmt: skip
         assert self.process.stdout is not None

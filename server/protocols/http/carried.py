@@ -95,6 +95,12 @@ def from_fields(fields: Fields) -> Attributes:
 
 def into_fields(attributes: Attributes) -> bytes:
     """The header fields that say what a message carries, each with its line end."""
+    said = fields_of(attributes).items()
+    return "".join(f"{name}: {value}\r\n" for name, value in said).encode()
+
+
+def fields_of(attributes: Attributes) -> dict[str, str]:
+    """The header fields that say what a message carries."""
     said = [
         (name.title(), value)
         for name, attribute in SINGLE.items()
@@ -102,7 +108,7 @@ def into_fields(attributes: Attributes) -> bytes:
     ]
     for name, value in attributes.properties.items():
         said.append(("Property-" + quote(name, safe=TOKEN), value))
-    return "".join(f"Penstock-{name}: {header_text(value)}\r\n" for name, value in said).encode()
+    return {f"Penstock-{name}": header_text(value) for name, value in said}
 
 
 def header_text(value: str) -> str:

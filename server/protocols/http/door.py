@@ -18,7 +18,7 @@ from penstock.server.metrics.board import Board
 from penstock.server.protocols.http.looking import Looking
 from penstock.server.protocols.http.observe import Observer
 from penstock.server.protocols.http.problem import REASONS, Response, problem, render
-from penstock.server.protocols.http.quotas import QuotaTargets
+from penstock.server.protocols.http.quotas import PushTargets, QuotaTargets
 from penstock.server.protocols.http.queues import Call, Queues
 from penstock.server.protocols.http.topics import TopicTargets
 
@@ -50,6 +50,7 @@ class HttpDoor:
             self.queues.verbs.setdefault(depth, {}).update(handlers)
         self.observer = Observer(self, seeing, board)
         self.quotas = QuotaTargets(broker, bridge)
+        self.pushes = PushTargets(broker, bridge)
 
     def __call__(self) -> HttpConnection:
         assert self.hub is not None
@@ -84,6 +85,9 @@ class HttpDoor:
                 return not_allowed("GET, HEAD")
             return await self.looking.lag_all(Call("", dict(parse_qsl(query)), request))
         parts = path.split("/")
+        if parts[:3] == ["", "v1", "push"] and len(parts) in (3, 4):
+            pushed = unquote(parts[3]) if len(parts) == 4 else ""
+            return await self.pushes.answer(method, pushed, request.body)
         if parts[:3] == ["", "v1", "quotas"] and len(parts) in (3, 5):
             scope, name = (parts[3], unquote(parts[4])) if len(parts) == 5 else ("", "")
             return await self.quotas.answer(method, scope, name, request.body)

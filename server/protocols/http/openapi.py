@@ -5,12 +5,14 @@ from typing import Any
 import msgspec
 
 from penstock.server.broker import asks
+from penstock.server.broker.push import Subscription
 from penstock.server.broker.throttle import Quota
 from penstock.server.protocols.http import models, topics
 from penstock.server.protocols.http.problem import Problem
 
 QUEUE = "/v1/queues/{queue}"
 TOPIC = "/v1/topics/{topic}"
+PUSH = "/v1/push/{name}"
 QUOTA = "/v1/quotas/{scope}/{name}"
 # target, method, what it does, request, reply, status
 OPERATIONS: tuple[tuple[str, str, str, Any, Any, int], ...] = (
@@ -24,6 +26,9 @@ OPERATIONS: tuple[tuple[str, str, str, Any, Any, int], ...] = (
     (f"{QUEUE}/release", "post", "Release", models.ReleaseRequest, models.VerdictsReply, 200),
     (f"{QUEUE}/extend", "post", "Extend a lease", models.ExtendRequest, models.VerdictsReply, 200),
     (f"{QUEUE}/rewind", "post", "Rewind, or try it", asks.Rewind, dict, 200),
+    ("/v1/push", "get", "List the push subscriptions", None, dict, 200),
+    (PUSH, "put", "Push a queue to a URL", Subscription, None, 204),
+    (PUSH, "delete", "Push no more", None, None, 204),
     ("/v1/quotas", "get", "List the quotas", None, models.QuotasReply, 200),
     (QUOTA, "get", "Show a quota", None, Quota, 200),
     (QUOTA, "put", "Set a quota", Quota, Quota, 200),
@@ -90,6 +95,8 @@ def operation(
     if "{topic}" in path:
         topic = {"name": "topic", "in": "path", "required": True, "schema": NAME}
         made["parameters"] = [topic, *made.get("parameters", [])]
+    if path == PUSH:
+        made["parameters"] = [{"name": "name", "in": "path", "required": True, "schema": NAME}]
     if "{scope}" in path:
         scope = {"type": "string", "enum": ["queue", "namespace"]}
         made["parameters"] = [

@@ -1,13 +1,34 @@
-"""What HTTP asks about quotas: /v1/quotas, /v1/quotas/queue/NAME, /v1/quotas/namespace/NAME."""
+"""What HTTP asks about quotas (/v1/quotas, /v1/quotas/SCOPE/NAME) and push subscriptions."""
 
 import msgspec
 
 from penstock.server.bridge import Bridge
 from penstock.server.broker.broker import Broker
 from penstock.server.broker.errors import BrokerError, Kind
+from penstock.server.broker.push import Pushes, Subscription
 from penstock.server.broker.throttle import Quota, Quotas
 from penstock.server.protocols.http.models import QuotaRow, QuotasReply
 from penstock.server.protocols.http.problem import Response, reply
+
+
+class PushTargets:
+    """The answers about push subscriptions: /v1/push and /v1/push/NAME."""
+
+    def __init__(self, broker: Broker, bridge: Bridge) -> None:
+        self.pushes = Pushes(broker)
+        self.call = bridge.call
+
+    async def answer(self, method: str, name: str, body: bytes) -> Response:
+        if not name and method in ("GET", "HEAD"):
+            return reply({"pushes": await self.call(self.pushes.shown)})
+        if name and method == "PUT":
+            subscription = msgspec.json.decode(body, type=Subscription)
+            await self.call(self.pushes.set, name, subscription)
+            return 204, b"", b""
+        if name and method == "DELETE":
+            await self.call(self.pushes.remove, name)
+            return 204, b"", b""
+        raise BrokerError(Kind.INVALID, f"{method} does nothing here")
 
 
 class QuotaTargets:

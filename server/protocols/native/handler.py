@@ -6,7 +6,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -14,11 +14,13 @@ from penstock.server.broker.broker import Broker
 from penstock.server.broker.errors import BrokerError, Kind
 from penstock.server.broker.groups import Groups
 from penstock.server.broker.seeing import Seeing
+from penstock.server.broker.push import Pushes, Subscription
 from penstock.server.broker.temporary import Temporary
 from penstock.server.broker.throttle import Quota, Quotas
 from penstock.server.protocols.native.statuses import refused
 from penstock.server.protocols.native.topics import TopicAsks
 
+T = TypeVar("T")
 OPEN, SEEK, READ, GROUP, ADMIN = 2, 9, 10, 11, 12
 CREATE, TEMPORARY = 1, 2
 
@@ -36,6 +38,7 @@ class Handler:
         self.topics = TopicAsks(broker)
         self.quotas = Quotas(broker)
         self.groups = Groups(broker)
+        self.pushes = Pushes(broker)
         self.verbs: dict[int, Callable[[bytes], bytes]] = {
             OPEN: self.open,
             SEEK: self.seek,
@@ -104,6 +107,8 @@ class Handler:
         name = request.get("name", request.get("queue", ""))
         if not isinstance(name, str):
             raise BrokerError(Kind.INVALID, "name is text")
+        if isinstance(do, str) and do.startswith("push."):
+            return self.push(do, name, request.get("push"))
         if isinstance(do, str) and do.startswith("quota."):
             return self.quota(do, str(request.get("scope", "")), name, request.get("quota"))
         if isinstance(do, str) and do in self.topics.asks:
@@ -119,6 +124,17 @@ class Handler:
             return {"purged": self.broker.purge(name)}
         raise BrokerError(Kind.INVALID, "do is queue.list, queue.show, queue.delete or queue.purge")
 
+    def push(self, do: str, name: str, given: Any) -> dict[str, Any]:
+        if do == "push.list":
+            return {"pushes": self.pushes.shown()}
+        if do == "push.remove":
+            self.pushes.remove(name)
+            return {}
+        if do == "push.set":
+            self.pushes.set(name, converted(given, Subscription))
+            return {}
+        raise BrokerError(Kind.INVALID, "do is push.list, push.set or push.remove")
+
     def quota(self, do: str, scope: str, name: str, given: Any) -> dict[str, Any]:
         if do == "quota.list":
             rows = self.quotas.all().items()
@@ -129,13 +145,17 @@ class Handler:
             self.quotas.remove(scope, name)
             return {}
         if do == "quota.set":
-            try:
-                quota = msgspec.convert(given, Quota)
-            except msgspec.ValidationError as error:
-                raise BrokerError(Kind.INVALID, str(error)) from None
+            quota = converted(given, Quota)
             self.quotas.set(scope, name, quota)
             return described(quota)
         raise BrokerError(Kind.INVALID, "do is quota.list, quota.show, quota.set or quota.remove")
+
+
+def converted(given: Any, into: type[T]) -> T:
+    try:
+        return msgspec.convert(given, into)
+    except msgspec.ValidationError as error:
+        raise BrokerError(Kind.INVALID, str(error)) from None
 
 
 def described(quota: Quota) -> dict[str, Any]:
