@@ -203,11 +203,12 @@ def test_every_door_says_when_to_come_again(server: Server) -> None:
     slow = {"messages_per_s": 0.01, "burst_s": 100}
     assert ask(server, "PUT", "/v1/quotas/namespace/slow", slow)[0] == 200
     assert ask(server, "GET", "/v1/quotas")[1]["quotas"][0]["quota"] == slow
-    until(lambda: ask(server, "POST", path, b"x", **OCTETS)[0] == 429)
+    # Each connection may be another worker's, and each worker has to notice.
+    until(lambda: all(ask(server, "POST", path, b"x", **OCTETS)[0] == 429 for _ in range(16)))
     for body, head in ((b"x", OCTETS), ({"body": "x"}, {})):
         status, problem, fields = ask(server, "POST", path, body, **head)
         assert (status, problem["type"]) == (429, "urn:penstock:problem:throttled")
-        assert 1 <= int(fields["Retry-After"]) <= 200
+        assert 1 <= int(fields["Retry-After"]) <= 3600
         assert 0 < problem["retry_after_ms"] <= int(fields["Retry-After"]) * 1000
     for _ in range(4):
         with Wire(server.tcp) as wire:
@@ -215,7 +216,7 @@ def test_every_door_says_when_to_come_again(server: Server) -> None:
             batch = send_payload(queue, b"")[:16] + bytes([1, 0, 0, 0]) + bytes(8)
             for verb, payload in ((3, send_payload(queue, b"x")), (4, batch)):
                 status, answer = wire.call(verb, payload)
-                assert status == 13 and 0 < int.from_bytes(answer[:4], "little") <= 200_000
+                assert status == 13 and 0 < int.from_bytes(answer[:4], "little") <= 3_600_000
     with penstock.connect(f"127.0.0.1:{server.tcp}") as client:
         with pytest.raises(penstock.ThrottledError) as refused:
             client.queue("slow/q").send(b"x")
@@ -272,13 +273,13 @@ def test_a_group_leases_no_more_than_its_quota(server: Server) -> None:
             return len(receipts) == 4
 
         until(bound)
-        for _ in range(8):
-            until(bound_elsewhere)
+        until(lambda: all(bound_elsewhere() for _ in range(16)))
         got = queue.receive(10)
         assert len(got) == 4
         with pytest.raises(penstock.ThrottledError):
             queue.receive(10)
-        assert ask(server, "POST", path, {"max_messages": 10})[0] == 429
+        answer = ask(server, "POST", path, {"max_messages": 10})
+        assert answer[0] == 429, answer
         got[0].confirm()
         [one] = ask(server, "POST", path, {"max_messages": 10, "wait_ms": 2000})[1]["messages"]
         assert one["offset"] == 4
@@ -297,6 +298,8 @@ def test_a_rate_of_receiving_is_kept_by_those_who_wait(server: Server) -> None:
         with Wire(server.tcp) as wire:
             number = wire.open("sipped")
             until(lambda: wire.call(5, receive_payload(number, count=1))[0] == 13)
+            # The client's connection may be another worker's.
+            time.sleep(1)
         began, got = time.monotonic(), 0
         while time.monotonic() - began < 1.5:
             got += len(queue.receive(1, wait=1))
