@@ -57,15 +57,18 @@ class Seeing:
         time_us: int | None = None,
         to: str | None = None,
         relative: str | None = None,
+        undo: bool | None = None,
         dry_run: bool = False,
         shadow: str | None = None,
     ) -> Any:
         """Set a group to a place; relative is "-2h" or "-1000". With dry_run, only what would come.
 
+        undo takes the last one back: what was confirmed before or since stays confirmed.
         shadow names a new group that begins there, while this one stays where it is.
         """
         fields = given(
-            offset=offset, time_us=time_us, to=to, relative=relative, shadow=shadow, group=group
+            offset=offset, time_us=time_us, to=to, relative=relative, undo=undo, shadow=shadow,
+            group=group,
         )
         return self.admin("rewind", queue=queue, dry_run=dry_run, **fields)
 

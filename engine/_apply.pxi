@@ -203,9 +203,7 @@ cdef void apply_control(core_t* core, const record_t* record) noexcept nogil:
         if group != NULL:
             stripe_lock(core, group)
             group.frozen = 0
-            if group.generation < (<const uint32_t*>body)[1]:
-                group_seek(core, group, record.offset)
-                group.generation = (<const uint32_t*>body)[1]
+            seek_apply(core, group, record)
             stripe_unlock(core, group)
     elif record.type == RECORD_GROUP_SETTINGS:
         settings_apply(core, record)

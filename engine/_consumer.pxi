@@ -121,6 +121,19 @@ cdef class Consumer:
         self.queue.store._seek(self.queue.id, self.id, target)
         return target, stat["next"] - target
 
+    def undo(self):
+        """Take the last seek back, durably: (the offset, how many messages come from there on and are not confirmed).
+
+        What was confirmed before it or after it stays confirmed, if it lies in the 262,144 messages above the floor, in
+        4,096 ranges; what lies beyond comes again. Undoing twice is as not undoing. Raises InvalidError.
+        """
+        cdef core_t* core = live(self.queue.store)
+        cdef tuple now = seek_now(core, self.queue.id, self.id)
+        cdef tuple before = seek_before(core, now[4], self.id)
+        target, kept = undone(before[0], before[1:4:2], now[1:4:2])
+        self.queue.store._seek(self.queue.id, self.id, target, kept)
+        return target, self.queue.stat()["next"] - target - sum(count for _, count in kept)
+
     def filter(self, kind, str source=""):
         """Let the group have only what a filter wants; kind: "tag", "routing", "sql", or None for everything.
 

@@ -21,6 +21,7 @@ import xxhash
 
 from penstock.engine.attributes import unpack as unpack_attributes
 from penstock.engine.pending import WAITS, Pending
+from penstock.engine.undo import undone
 from penstock.engine.errors import (
     ConflictError, CorruptionError, EngineError, InvalidError, PendingDecidedError, PendingNotFoundError,
     QueueNotFoundError, StoreBusyError, StoreClosedError, StoreFullError, StoreLockedError, StorePoisonedError,
@@ -55,6 +56,7 @@ include "_recover.pxi"      # checkpoint and replay
 include "_reclaim.pxi"      # what nobody needs any more comes back
 include "_batch.pxi"        # what a reader gets
 include "_use.pxi"         # verdicts as exceptions, who is inside
+include "_rewind.pxi"       # what a seek remembers
 include "_store.pxi"        # Store, and the C face of it
 include "_bodies.pxi"       # messages as staged operations
 include "_schedule.pxi"     # what is pending, for Python

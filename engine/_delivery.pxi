@@ -374,7 +374,7 @@ cdef void group_skip(core_t* core, group_t* group, uint64_t offset) noexcept nog
 
 cdef void group_seek(core_t* core, group_t* group, uint64_t offset) noexcept nogil:
     """Start again at an offset: whatever was leased or confirmed from there on comes again."""
-    group.generation += 1
+    group.cursor = max(group.cursor, offset)
     group.floor = offset
     group.cursor = offset
     tree_free(core, &group.root, group.height)

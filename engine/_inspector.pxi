@@ -8,6 +8,7 @@ cdef object sight_dict(sight_t* sight):
         "next": sight.next, "floor": sight.floor, "cursor": sight.cursor, "position": sight.position,
         "stored_us": sight.stored_us, "until_us": sight.until_us, "before": sight.before,
         "attempts": sight.attempts, "generation": sight.generation, "ran_out": bool(sight.ran_out),
+        "unwanted": bool(sight.unwanted),
     }
 
 

@@ -27,6 +27,7 @@ cdef struct sight_t:
     uint32_t generation
     uint8_t state
     uint8_t ran_out             # READY because a lease or delay ended
+    uint8_t unwanted            # the group's filter, as it is now, does not want it
 
 cdef struct counts_t:
     uint64_t fresh, leased, waiting, ready, confirmed, held, passed
@@ -53,6 +54,14 @@ cdef uint64_t path_before(core_t* core, group_t* group, path_t* path, uint64_t o
     return before
 
 
+cdef bint tree_marked(core_t* core, group_t* group, uint64_t offset) noexcept nogil:
+    """Whether something is known of an offset the cursor has not reached: after a crash of a group with a filter."""
+    cdef path_t path
+    cdef uint32_t level
+    return full_at(core, group, offset, &level) or (
+        tree_find(core, group, offset, False, &path) == DONE and path.slot.state != FRESH)
+
+
 cdef void slot_sight(core_t* core, group_t* group, uint64_t offset, sight_t* out) noexcept nogil:
     """What the group's tree says of an offset. Under the group's lock."""
     cdef path_t path
@@ -63,7 +72,7 @@ cdef void slot_sight(core_t* core, group_t* group, uint64_t offset, sight_t* out
     out.generation = group.generation
     if offset < group.floor:
         out.state = CONFIRMED
-    elif offset >= group.cursor:
+    elif offset >= group.cursor and not tree_marked(core, group, offset):
         out.state = FRESH
         out.before = (group.root.ready if some else 0) + offset - max(group.cursor, out.first)
     elif tree_find(core, group, offset, False, &path) != DONE:
@@ -94,6 +103,10 @@ cdef int message_sight(core_t* core, uint32_t queue_id, uint32_t group_id, uint6
     cdef entry_t* entry
     cdef const record_t* record
     cdef uint64_t pin
+    cdef uint8_t stored[SETTING_SIZE]
+    cdef uint32_t stored_size = 0
+    cdef const uint8_t* found
+    cdef filter_t filter
     memset(out, 0, sizeof(sight_t))
     if queue == NULL:
         return NOT_FOUND
@@ -107,6 +120,9 @@ cdef int message_sight(core_t* core, uint32_t queue_id, uint32_t group_id, uint6
     if not sight_lock(core, group):
         return NOT_FOUND
     slot_sight(core, group, offset, out)
+    found = setting_find(core, group, SETTING_FILTER, &stored_size)
+    if found != NULL:
+        memcpy(stored, found, stored_size)
     stripe_unlock(core, group)
     if offset >= out.next:
         out.state = ABSENT
@@ -118,11 +134,13 @@ cdef int message_sight(core_t* core, uint32_t queue_id, uint32_t group_id, uint6
         out.state = PURGED
     elif offset >= out.visible:
         out.state = UNSAFE
-    elif out.state != CONFIRMED:
+    else:
         pin_take(core, &pin)
         record = record_at(core, entry.position)
         if record == NULL or not puts_message(record, entry, queue_id, offset) or message_of(core, record) == NULL:
-            out.state = DAMAGED_MESSAGE
+            out.state = CONFIRMED if out.state == CONFIRMED else DAMAGED_MESSAGE
+        elif stored_size and filter_open(stored, stored_size, &filter):
+            out.unwanted = not filter_judge(core, queue, offset, entry, &filter)
         pin_give(core)
     return DONE
 

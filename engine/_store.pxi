@@ -133,14 +133,10 @@ cdef class Store:
         raise_verdict(verdict, f"group {name.decode()!r}")
         return id
 
-    def _seek(self, uint32_t queue, uint32_t group, uint64_t offset):
-        """Set a group to an offset, durably; returns how many messages will come again or for the first time."""
-        cdef core_t* core = live(self)
-        cdef group_t* held = find_group(core, group)
-        if held == NULL or held.queue != queue:
-            raise QueueNotFoundError(f"no group {group} of queue {queue}")
-        body = int(group).to_bytes(4, "little") + int(held.generation + 1).to_bytes(4, "little")
-        verdict, _, _ = self._operate(KIND_SEEK, queue, offset, RECORD_SEEK, body)
+    def _seek(self, uint32_t queue, uint32_t group, uint64_t offset, list kept=[]):
+        """Set a group to an offset, durably; kept: ranges (first, count) that are confirmed there."""
+        cdef tuple now = seek_now(live(self), queue, group)
+        verdict, _, _ = self._operate(KIND_SEEK, queue, offset, RECORD_SEEK, seek_body(group, now, kept))
         raise_verdict(verdict, "seek")
 
     def _place(self, Queue queue not None, uint64_t position):

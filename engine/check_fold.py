@@ -24,6 +24,7 @@ NOTE = 18
 RELEASE = 17
 FANOUT = 14
 SEQUENCED = 1
+SEEK_COUNTS = struct.Struct("<II")  # of ranges, at byte 24 of a SEEK's body
 
 # The fields of a queue's slot that are looked at, in the control file and in a checkpoint alike.
 SLOT = np.dtype({
@@ -197,7 +198,10 @@ class Fold:
         if kind == TRIM:
             return "" if offset <= self.following.get(queue, offset) else "a purge beyond the end"
         if kind == SEEK:
-            known = size == 8 and int.from_bytes(body[:4], "little") in self.groups
+            held = sum(SEEK_COUNTS.unpack_from(body, 24)) if size >= 32 else 0
+            if size not in (8, 32 + 16 * held):
+                return f"a seek of {size} bytes"
+            known = int.from_bytes(body[:4], "little") in self.groups
             return "" if known or self.holed else "a seek of no group"
         if kind in (CONFIRM, LEASE):
             if size < 8 or size != 8 + 16 * int.from_bytes(body[4:8], "little"):

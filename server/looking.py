@@ -42,6 +42,7 @@ def add(commands: Any, remote: ArgumentParser, add_: Add, places: str) -> None:
     where.add_argument("--to", metavar="PLACE", help=f"{places} (default: earliest)")
     where.add_argument("--relative", metavar="BACK", help="an age (90s, 15m, 2h, 7d) or a number "
                        "of messages back from where the group is; =+5 goes on")
+    where.add_argument("--undo", action="store_true", help="take the last rewind back")
     command.add_argument("--group", default="", help="a group of the queue")
     command.add_argument("--dry-run", action="store_true", help="only say what would come again")
     command.add_argument("--shadow", metavar="NAME", help="a new group there; this one stays")
@@ -211,7 +212,9 @@ def group(options: Namespace) -> int:
 def rewind(options: Namespace) -> int:
     """Put a group back, or forward, to a place; or only say what would come again."""
     fields: dict[str, Any] = {"dry_run": options.dry_run, "shadow": options.shadow}
-    if options.relative:
+    if options.undo:
+        fields["undo"] = True
+    elif options.relative:
         signed = options.relative[0] in "+-"
         fields["relative"] = options.relative if signed else f"-{options.relative}"
     else:

@@ -60,7 +60,7 @@ class Lag(Struct, forbid_unknown_fields=True):
 
 
 class Rewind(Struct, forbid_unknown_fields=True):
-    """Exactly one of offset, time_us, to and relative.
+    """Exactly one of offset, time_us, to, relative, and undo (of the last rewind).
 
     relative: "-2h" (s, m, h, d) back from now, or "-1000" messages back from where the group is.
     dry_run changes nothing; shadow names a new group that begins there while this one stays.
@@ -72,6 +72,7 @@ class Rewind(Struct, forbid_unknown_fields=True):
     time_us: Offset | None = None
     to: Annotated[str, Meta(pattern="^(earliest|latest)$")] | None = None
     relative: Annotated[str, Meta(pattern="^[-+][0-9]{1,15}[smhd]?$")] | None = None
+    undo: bool = False
     dry_run: bool = False
     shadow: Name = ""
 

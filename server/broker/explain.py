@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple
 
-from penstock.engine._core import Inspector, Queue, matches
+from penstock.engine._core import Inspector, Queue
 
 
 class Explanation(NamedTuple):
@@ -22,7 +22,7 @@ REASONS = {
     "damaged": "its stored bytes are damaged; receives leave it out and look again after an hour",
     "passed": "the group came by while it was purged; a rewind brings it",
     "confirmed": "the group has confirmed it, or began or was moved behind it",
-    "filtered": "the filter of the group does not want it",
+    "filtered": "the group's filter does not want it",
     "leased": "somebody has it under a lease",
     "held": "one before it with the same key, or before it in a strict order, is not confirmed yet",
     "waiting": "it was given back with a delay that has not ended",
@@ -41,21 +41,13 @@ def explain(look: Inspector, queue: Queue, group: str, group_id: int, offset: in
     reason = str(facts["state"])
     if reason in DELIVERABLE and look.store.stat()["poisoned"]:
         reason = "poisoned"
-    if reason in ("fresh", "confirmed") and not wanted(queue, group, offset):
-        reason = "filtered"
+    if facts["unwanted"]:
+        wanted = queue.group(group).settings()["filter"]
+        facts["filter"] = {"kind": wanted.kind, "source": wanted.source}
+        if reason in ("fresh", "confirmed"):
+            reason = "filtered"
     text = f"Message {offset} of queue {queue.name}, group {group!r}: {REASONS[reason]}"
     return Explanation(reason, reason in DELIVERABLE, f"{text}{detail(reason, facts)}.", facts)
-
-
-def wanted(queue: Queue, group: str, offset: int) -> bool:
-    """Whether the group's filter wants a message; True if it has none or the message is gone."""
-    _, stored = queue.group(group)._setting(1)
-    if not stored:
-        return True
-    batch = queue.read(offset=offset, max_messages=1)
-    if not len(batch) or batch.offsets[0] != offset:
-        return True
-    return matches(stored, batch.attributes(0).pack())
 
 
 def detail(reason: str, facts: dict[str, Any]) -> str:
@@ -68,6 +60,8 @@ def detail(reason: str, facts: dict[str, Any]) -> str:
         return f", with all before {facts['first']}"
     if reason == "held":
         return f": message {facts['behind']}"
+    if reason == "filtered":
+        return f" ({facts['filter']['kind']}: {facts['filter']['source']})"
     if reason in ("leased", "waiting"):
         left = (facts["until_us"] - facts["now_us"]) / 1e6
         return f", for {left:.3f} s more; it was delivered {times(facts['attempts'])}"

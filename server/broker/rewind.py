@@ -16,9 +16,15 @@ def rewind(look: Inspector, group: Consumer, ask: Rewind) -> dict[str, Any]:
     Raises INVALID, EXISTS (a shadow group of that name is there already).
     """
     queue = group.queue
-    given = [ask.offset, ask.time_us, ask.to, ask.relative]
+    given = [ask.offset, ask.time_us, ask.to, ask.relative, ask.undo or None]
     if sum(one is not None for one in given) != 1:
-        raise BrokerError(Kind.INVALID, "exactly one of offset, time_us, to and relative is needed")
+        text = "exactly one of offset, time_us, to, relative and undo is needed"
+        raise BrokerError(Kind.INVALID, text)
+    if ask.undo:
+        if ask.dry_run or ask.shadow:
+            raise BrokerError(Kind.INVALID, "undo is neither tried nor done beside")
+        offset, messages = group.undo()
+        return {"queue": queue.name, "group": group.name, "offset": offset, "messages": messages}
     stat = queue.stat()
     offset = min(max(target(look, group, ask), stat["first"]), stat["next"])
     answer: dict[str, Any] = {"queue": queue.name, "group": group.name, "offset": offset}
