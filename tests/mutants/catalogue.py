@@ -11,6 +11,8 @@ RECEIPTS = "tests/unit/test_engine_receipts.py"
 DELIVERY = "tests/unit/test_engine_delivery.py"
 QUEUE = "tests/unit/test_engine_queue.py"
 BATCH = "tests/unit/test_engine_batch.py"
+PENDING = "tests/unit/test_engine_pending.py"
+PENDING_CRASH = "tests/crash/test_pending.py"
 FILTERS = "tests/unit/test_engine_filters.py"
 FILTERED = "tests/unit/test_engine_filtered.py"
 FILTER_MODEL = "tests/property/test_filter_model.py"
@@ -231,5 +233,40 @@ MUTANTS = (
         "    return 0 if a == 0 and b == 0 else -1\n",
         "    return 0\n",
         ("tests/property/test_filter_sql.py",),
+    ),
+    Mutant(
+        "nothing that is delayed comes early",
+        "engine/_pending.pxi",
+        "        elif event == EVENT_FIRE and entry.due_us > now:\n",
+        "        elif False:\n",
+        (PENDING,),
+    ),
+    Mutant(
+        "of two verdicts on a pending message the first wins",
+        "engine/_pending.pxi",
+        "    OTHER, SAME, OTHER, WRONG, WRONG, WRONG,        # delayed, dropped\n",
+        "    ACT, SAME, OTHER, WRONG, WRONG, WRONG,\n",
+        (PENDING,),
+    ),
+    Mutant(
+        "a verdict that no record bears out is dropped",
+        "engine/_pending.pxi",
+        "            if leaf[number % LEAF].verdict >= start:\n",
+        "            if False:\n",
+        (PENDING_CRASH, PENDING),
+    ),
+    Mutant(
+        "what was placed is not placed again after a crash",
+        "engine/_apply.pxi",
+        "[0], record.position, QUEUED)\n",
+        "[0] + 8, record.position, QUEUED)\n",
+        (PENDING,),
+    ),
+    Mutant(
+        "a half is seen only once it is committed",
+        "engine/_queue.pxi",
+        "        aside.spare = HALF | ",
+        "        aside.spare = DELAYED | ",
+        (PENDING,),
     ),
 )

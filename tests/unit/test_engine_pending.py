@@ -284,6 +284,18 @@ def test_a_clock_that_steps_back_delays(store: Store) -> None:
     assert late(store, 6 * HOUR + SECOND) == 1 and bodies(queue) == [b"x"]
 
 
+def test_what_was_about_to_come_waits_when_the_clock_steps_back_a_little(store: Store) -> None:
+    queue, due = store.queue("red"), now_us() + HOUR
+    queue.append_many([b"x"] * 5000, due_us=due)
+    store._clock(due - now_us() + 300_000)
+    # One commit's worth: the others are proposed in the next turn.
+    assert 0 < store.pending._keep() < 5000
+    seen = len(bodies(queue))
+    store._clock(due - now_us() - 400_000)
+    assert store.pending._keep() == 0 and len(bodies(queue)) == seen
+    assert late(store, HOUR + SECOND) == 5000 - seen
+
+
 def test_a_batch_waits_and_comes_as_one(store: Store) -> None:
     queue = store.queue("red")
     receipt = queue.append_many([b"%d" % at for at in range(5000)], due_us=now_us() + HOUR)
