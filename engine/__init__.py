@@ -30,6 +30,7 @@ from penstock.engine.errors import (
 )
 from penstock.engine.filters import Filter
 from penstock.engine.pending import Pending
+from penstock.engine.retries import Origin, Retry, redrive
 
 __all__ = [
     "AtomicBatch",
@@ -44,12 +45,14 @@ __all__ = [
     "FilterError",
     "InvalidError",
     "Lane",
+    "Origin",
     "Pending",
     "PendingDecidedError",
     "PendingMessages",
     "PendingNotFoundError",
     "Queue",
     "QueueNotFoundError",
+    "Retry",
     "SendReceipt",
     "Store",
     "StoreBusyError",
@@ -58,4 +61,5 @@ __all__ = [
     "StoreLockedError",
     "StorePoisonedError",
     "TooLargeError",
+    "redrive",
 ]

@@ -198,6 +198,8 @@ cdef void apply_control(core_t* core, const record_t* record) noexcept nogil:
             add64(&core.control.trims, 1)
     elif record.type == RECORD_NOTE:
         note_apply(core, record)
+    elif record.type == RECORD_PLACE:
+        transfer_apply(core, record)
     elif record.type == RECORD_SEEK:
         group = find_group(core, (<const uint32_t*>body)[0])
         if group != NULL:
@@ -225,6 +227,7 @@ cdef void apply_replay(core_t* core, const record_t* record) noexcept nogil:
             live_add(core, record.position, message_append(core, queue, record))
         if record.type == RECORD_PLACE:
             pending_settled(core, (<const uint64_t*>record_body(record))[0], record.position, QUEUED)
+            transfer_apply(core, record)
         producer_note(core, record)
     elif record.type == RECORD_PENDING or record.type == RECORD_MOVE:
         pending_replay(core, record)
@@ -276,58 +279,6 @@ cdef void lost_append(core_t* core, queue_t* queue) noexcept nogil:
     memset(entry, 0, sizeof(entry_t))
     entry.stored_us = queue.last_us
     store64(&queue.next, queue.next + 1)
-
-
-cdef bint slot_replay(core_t* core, group_t* group, uint64_t offset, path_t* path) noexcept nogil:
-    """The slot of a message that was delivered, READY if it was nothing yet; False if it is confirmed."""
-    # With a filter, what lies between may be unwanted: take judges it again.
-    if offset >= group.cursor and group.settings[SETTING_FILTER - 1] == 0:
-        group_skip(core, group, offset)
-    if offset < group.floor or tree_find(core, group, offset, True, path) != DONE or path.slot.state == CONFIRMED:
-        return False
-    if path.slot.state == FRESH:
-        path.slot.state = READY
-        path_ready(group, path, 1)
-    return True
-
-
-cdef void lease_replay(core_t* core, group_t* group, const record_t* record) noexcept nogil:
-    """Take over how often messages were delivered."""
-    cdef const confirm_t* head = <const confirm_t*>record_body(record)
-    cdef const range_t* pairs = <const range_t*>(head + 1)
-    cdef path_t path
-    cdef uint32_t at
-    if head.generation != group.generation:
-        return
-    for at in range(head.count):
-        # A note may come behind that of a later release: only a higher count says that the wait was over.
-        if slot_replay(core, group, pairs[at].start, &path) and path.slot.attempts < pairs[at].count:
-            path.slot.attempts = <uint16_t>min(pairs[at].count, <uint64_t>65535)
-            if path.slot.state == WAITING:
-                path_waiting(group, &path, -1)
-                path_ready(group, &path, 1)
-                path.slot.state = READY
-
-
-cdef void release_replay(core_t* core, group_t* group, const record_t* record) noexcept nogil:
-    """Take over until when messages wait."""
-    cdef const confirm_t* head = <const confirm_t*>record_body(record)
-    cdef const release_t* items = <const release_t*>(head + 1)
-    cdef path_t path
-    cdef uint32_t at
-    if head.generation != group.generation:
-        return
-    for at in range(head.count):
-        if not slot_replay(core, group, items[at].offset, &path) or path.slot.attempts > items[at].attempts:
-            continue
-        if path.slot.state == READY:
-            path_ready(group, &path, -1)
-        if path.slot.state != WAITING:
-            path_waiting(group, &path, 1)
-        path.slot.state = WAITING
-        path.slot.attempts = <uint16_t>min(items[at].attempts, <uint64_t>65535)
-        path.slot.until_us = items[at].until_us
-        path_due(group, &path, items[at].until_us)
 
 
 cdef void state_undo(core_t* core) noexcept nogil:

@@ -112,18 +112,53 @@ cdef void releases_record(core_t* core, lane_t* lane, const released_t* released
         at = end
 
 
-cdef int release_noted(core_t* core, lane_t* lane, const receipt_t* receipts, uint32_t count, uint32_t delay_ms,
-                       uint8_t* verdicts) noexcept nogil:
-    """Give back what the receipts name, at once or after a delay; a delay survives a restart. How many were DONE."""
-    cdef released_t* released = NULL
-    cdef uint32_t noted = 0
-    cdef int done
-    if delay_ms:
-        # Without memory for the record the delay counts as long as the store is open.
-        released = <released_t*>malloc(count * sizeof(released_t))
-    done = receipts_settle(core, receipts, count, WAITING if delay_ms else READY, delay_ms, verdicts, released,
-                           &noted)
-    if noted:
-        releases_record(core, lane, released, noted)
-    free(released)
-    return done
+cdef bint slot_replay(core_t* core, group_t* group, uint64_t offset, path_t* path) noexcept nogil:
+    """The slot of a message that was delivered, READY if it was nothing yet; False if it is confirmed."""
+    # With a filter, what lies between may be unwanted: take judges it again.
+    if offset >= group.cursor and group.settings[SETTING_FILTER - 1] == 0:
+        group_skip(core, group, offset)
+    if offset < group.floor or tree_find(core, group, offset, True, path) != DONE or path.slot.state == CONFIRMED:
+        return False
+    if path.slot.state == FRESH:
+        path.slot.state = READY
+        path_ready(group, path, 1)
+    return True
+
+
+cdef void lease_replay(core_t* core, group_t* group, const record_t* record) noexcept nogil:
+    """Take over how often messages were delivered."""
+    cdef const confirm_t* head = <const confirm_t*>record_body(record)
+    cdef const range_t* pairs = <const range_t*>(head + 1)
+    cdef path_t path
+    cdef uint32_t at
+    if head.generation != group.generation:
+        return
+    for at in range(head.count):
+        # A note may come behind that of a later release: only a higher count says that the wait was over.
+        if slot_replay(core, group, pairs[at].start, &path) and path.slot.attempts < pairs[at].count:
+            path.slot.attempts = <uint16_t>min(pairs[at].count, <uint64_t>65535)
+            if path.slot.state == WAITING:
+                path_waiting(group, &path, -1)
+                path_ready(group, &path, 1)
+                path.slot.state = READY
+
+
+cdef void release_replay(core_t* core, group_t* group, const record_t* record) noexcept nogil:
+    """Take over until when messages wait."""
+    cdef const confirm_t* head = <const confirm_t*>record_body(record)
+    cdef const release_t* items = <const release_t*>(head + 1)
+    cdef path_t path
+    cdef uint32_t at
+    if head.generation != group.generation:
+        return
+    for at in range(head.count):
+        if not slot_replay(core, group, items[at].offset, &path) or path.slot.attempts > items[at].attempts:
+            continue
+        if path.slot.state == READY:
+            path_ready(group, &path, -1)
+        if path.slot.state != WAITING:
+            path_waiting(group, &path, 1)
+        path.slot.state = WAITING
+        path.slot.attempts = <uint16_t>min(items[at].attempts, <uint64_t>65535)
+        path.slot.until_us = items[at].until_us
+        path_due(group, &path, items[at].until_us)

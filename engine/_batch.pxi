@@ -61,6 +61,19 @@ cdef class Batch:
         packed = self.ext(at)
         return unpack_attributes(packed if self.taken[at].attributed else b"")
 
+    def origin(self, Py_ssize_t at):
+        """Where a message came from that was moved here (a dead letter, a redriven one): an Origin, or None."""
+        cdef const origin_t* origin
+        if not 0 <= at < self.count:
+            raise IndexError(at)
+        origin = <const origin_t*>self.taken[at].origin
+        if origin == NULL:
+            return None
+        from penstock.engine.retries import Origin, REASONS
+        return Origin(queue=origin.queue, group=origin.group, offset=origin.offset, attempts=origin.attempts,
+                      reason=REASONS.get(origin.reason, str(origin.reason)),
+                      text=(<const char*>(origin + 1))[:origin.text_size].decode(errors="replace"))
+
     @property
     def receipts(self):
         """The receipts, 24 bytes each, in order: what confirm, release and extend take."""

@@ -21,6 +21,7 @@ cdef enum:
     KIND_GROUP_SETTINGS = 35    # operation.offset: the group
     KIND_RELEASE = 37
     KIND_FIRE = 50              # a PLACE of what was pending
+    KIND_TRANSFER = 30          # a PLACE that also confirms the message where it was
 
 cdef struct round_t:
     uint8_t* buffer             # a frame header's room, then whole records
@@ -318,9 +319,9 @@ cdef void round_assign(core_t* core, round_t* round) noexcept nogil:
         aside = False
         if operation.spare and operation.kind in (KIND_APPEND, KIND_PLACE, KIND_PENDING):
             together_admit(core, round, index, full)
-        if operation.kind == KIND_APPEND or operation.kind == KIND_PLACE:
-            if operation.kind == KIND_PLACE and not place_holds(core, <record_t*>(round.buffer + at)):
-                operation.verdict = NOT_FOUND
+        if operation.kind == KIND_APPEND or operation.kind == KIND_PLACE or operation.kind == KIND_TRANSFER:
+            if operation.kind != KIND_APPEND:
+                place_admit(core, operation, <record_t*>(round.buffer + at))
             queue = operation_admit(core, operation, full, 0)
         elif KIND_PENDING <= operation.kind <= KIND_MOVE or operation.kind == KIND_FIRE:
             # Judged by the clock as it is: when it steps back, what is delayed waits for it.
@@ -399,7 +400,7 @@ cdef int round_write(core_t* core, round_t* round) noexcept nogil:
     control.sequence = control.coming_sequence
     for index in range(round.count):
         operation = round.operations + index
-        if operation.count == 0:
+        if operation.count == 0 or operation.kind == KIND_TRANSFER:
             apply_control(core, <record_t*>(round.buffer + operation.position))
     return DONE
 

@@ -77,11 +77,16 @@ cdef class Consumer:
         raise_verdict(verdict, "confirm")
         return verdicts
 
-    def release(self, receipts, *, uint32_t delay_ms=0):
+    def release(self, receipts, *, delay_ms=None, str reason=""):
         """Give messages back, to be delivered again after delay_ms. A byte for each, as confirm.
 
-        A delay goes on after a restart.
+        Without delay_ms the group's back-off decides, or, without one, they come at once. A delay goes on after a
+        restart. A message whose attempts are used up goes to the dead-letter queue, with the reason (1,024 bytes).
         """
+        cdef uint32_t delay = BY_POLICY if delay_ms is None else min(delay_ms, BY_POLICY - 1)
+        cdef bytes said = reason.encode()[:REASON_BYTES]
+        cdef const uint8_t* text = <const uint8_t*>PyBytes_AS_STRING(said)
+        cdef uint16_t text_size = <uint16_t>len(said)
         cdef core_t* core = enter(self.queue.store)
         cdef lane_t* lane = <lane_t*>self.queue.store.direct
         cdef bytes raw
@@ -96,7 +101,7 @@ cdef class Consumer:
             given = <const receipt_t*>PyBytes_AS_STRING(raw)
             out = <uint8_t*>PyBytes_AS_STRING(verdicts)
             with nogil:
-                release_noted(core, lane, given, count, delay_ms, out)
+                release_noted(core, lane, given, count, delay, text, text_size, out)
             return verdicts
         finally:
             leave(core)
@@ -107,7 +112,7 @@ cdef class Consumer:
         cdef bytes raw = _receipts(receipts)
         cdef bytes verdicts = PyBytes_FromStringAndSize(NULL, len(raw) // sizeof(receipt_t))
         receipts_settle(core, <const receipt_t*>PyBytes_AS_STRING(raw), <uint32_t>len(verdicts),
-                        LEASED, lease_ms, <uint8_t*>PyBytes_AS_STRING(verdicts), NULL, NULL)
+                        LEASED, lease_ms, <uint8_t*>PyBytes_AS_STRING(verdicts))
         return verdicts
 
     def seek(self, *, offset=None, time_us=None):
@@ -145,9 +150,14 @@ cdef class Consumer:
         return self.settings()["filter"]
 
     def settings(self):
-        """What was set for the group: {"filter": Filter}."""
+        """What was set for the group: {"filter": Filter, "order": "none", "key" or "strict", "retry"}.
+
+        retry is None, or (max_attempts, the dead-letter queue's id, backoff_ms).
+        """
+        from penstock.engine.retries import unpacked
         generation, stored = setting_get(self, SETTING_FILTER)
-        return {"filter": stored_filter(stored, generation)}
+        order, retry = unpacked(setting_get(self, SETTING_ORDER)[1], setting_get(self, SETTING_RETRY)[1])
+        return {"filter": stored_filter(stored, generation), "order": order, "retry": retry}
 
     def _settings(self, bytes fields):
         """Set fields of the group's settings durably: a list as in docs/format.md."""
@@ -157,16 +167,22 @@ cdef class Consumer:
         """A field of the group's settings: (its generation, its bytes); (0, b"") if it is not set."""
         return setting_get(self, field)
 
-    def configure(self, *, order=None):
+    def configure(self, *, order=None, retry=None):
         """Change how the group is served, durably; what is not named stays as it is.
 
         order: "none"; "key": a message is delivered only after those before it with the same key are confirmed; or
-        "strict": one message at a time, in the order of the queue. Raises InvalidError.
+        "strict": one message at a time, in the order of the queue. retry: a Retry. Raises InvalidError,
+        QueueNotFoundError.
         """
-        from penstock.engine.retries import pack
-        fields = pack(order=order)
-        if fields:
-            self._settings(fields)
+        from penstock.engine.retries import configure
+        configure(self, order, retry)
+
+    def _transfer(self, list offsets, list targets):
+        """Move messages of the queue to other queues, confirming them for this group; a verdict for each.
+
+        targets: ids of queues. What somebody has under a lease, or what is confirmed, stays (STALE). Durable on return.
+        """
+        return transfer_many(self, offsets, targets)
 
     def stat(self):
         """How far the group is, by name."""

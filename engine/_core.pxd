@@ -47,6 +47,7 @@ cdef struct taken_t:
     uint32_t ext_size
     uint32_t body_size
     uint32_t attributed     # ext is a list of attributes
+    const uint8_t* origin   # origin_t of format.h if it was moved here, and the text behind; else NULL
     const uint8_t* ext      # ext and body are contiguous: body == ext + ext_size
 
 cdef class Lane
@@ -96,8 +97,11 @@ cdef class Lane:
     # recorded through the lane.
     cdef int take(self, uint32_t queue, uint32_t group, uint32_t count, uint32_t max_bytes, uint32_t lease_ms,
                   taken_t* out, uint64_t* pin) noexcept nogil
-    # Give back; each receipt's verdict (DONE, STALE, FORGED) goes to verdicts; returns the number DONE.
-    cdef int release_(self, const receipt_t* receipts, uint32_t count, uint32_t delay_ms, uint8_t* verdicts) noexcept nogil
+    # Give back after delay_ms (0xFFFFFFFF: as the group's retry policy says), with a text for the dead-letter queue of at
+    # most 1,024 bytes; each receipt's verdict (DONE, STALE, FORGED) goes to verdicts; returns the number DONE, or
+    # a negative verdict.
+    cdef int release_(self, const receipt_t* receipts, uint32_t count, uint32_t delay_ms, const uint8_t* text,
+                      uint16_t text_size, uint8_t* verdicts) noexcept nogil
     # Wake the committer: once per socket read event or loop turn, after staging.
     cdef void kick(self) noexcept nogil
     # Completed operations, oldest first, up to room of them; returns how many. Call when fileno() is readable, until 0.

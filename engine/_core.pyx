@@ -51,6 +51,7 @@ include "_noting.pxi"       # notes, from Python
 include "_timers.pxi"       # who places what is due
 include "_staging.pxi"    # lanes: who commits what is staged
 include "_attempts.pxi"   # how often delivered, and waiting until when: recorded
+include "_retry.pxi"        # back-off, dead letters
 include "_take.pxi"       # receive, confirm, release, extend
 include "_recover.pxi"      # checkpoint and replay
 include "_reclaim.pxi"      # what nobody needs any more comes back

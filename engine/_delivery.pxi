@@ -288,25 +288,27 @@ cdef void slot_lease(group_t* group, path_t* path, uint64_t until_us) noexcept n
     path_due(group, path, until_us)
 
 
+cdef int lease_find(core_t* core, group_t* group, uint64_t offset, uint32_t nonce, uint64_t now,
+                    path_t* path) noexcept nogil:
+    """The path to a message that is leased under that number. DONE or STALE."""
+    if offset < group.floor or tree_find(core, group, offset, False, path) != DONE or path.slot.state != LEASED \
+            or path.slot.nonce != nonce or path.slot.until_us <= now:
+        return STALE
+    return DONE
+
+
 cdef int settle(core_t* core, group_t* group, uint64_t offset, uint32_t nonce, uint64_t now, uint8_t state,
-                uint64_t until_us, uint16_t* attempts) noexcept nogil:
-    """What a receipt asks for: CONFIRMED, READY, WAITING or LEASED (extend). DONE, with the attempts, or STALE."""
+                uint64_t until_us) noexcept nogil:
+    """What a receipt asks for: CONFIRMED or LEASED (extend). DONE or STALE."""
     cdef path_t path
-    if offset < group.floor or tree_find(core, group, offset, False, &path) != DONE:
+    if lease_find(core, group, offset, nonce, now, &path) != DONE:
         return STALE
-    if path.slot.state != LEASED or path.slot.nonce != nonce or path.slot.until_us <= now:
-        return STALE
-    attempts[0] = path.slot.attempts
     if state == CONFIRMED:
         slot_confirm(core, group, &path)
         if offset == group.floor:
             floor_advance(core, group)
         if group.order:
             order_done(core, group, offset)
-    elif state == READY:
-        path_waiting(group, &path, -1)
-        path_ready(group, &path, 1)
-        path.slot.state = READY
     else:
         path.slot.state = state
         path.slot.until_us = until_us

@@ -76,10 +76,10 @@ cdef class Lane:
         cdef lane_t* lane = <lane_t*>self.lane
         return delivery_take(lane.core, lane, queue, group, count, max_bytes, lease_ms, out, pin)
 
-    cdef int release_(self, const receipt_t* receipts, uint32_t count, uint32_t delay_ms,
-                      uint8_t* verdicts) noexcept nogil:
+    cdef int release_(self, const receipt_t* receipts, uint32_t count, uint32_t delay_ms, const uint8_t* text,
+                      uint16_t text_size, uint8_t* verdicts) noexcept nogil:
         cdef lane_t* lane = <lane_t*>self.lane
-        return release_noted(lane.core, lane, receipts, count, delay_ms, verdicts)
+        return release_noted(lane.core, lane, receipts, count, delay_ms, text, text_size, verdicts)
 
     cdef void kick(self) noexcept nogil:
         lane_kick(<lane_t*>self.lane)

@@ -13,6 +13,12 @@ cdef extern from "format.h" nogil:
     int RECORD_GROUP, RECORD_TRIM, RECORD_LEASE, RECORD_SKIP, RECORD_PLACE, RECORD_GROUP_SETTINGS
     int RECORD_NOTE, RECORD_RELEASE
     int RECORD_FANOUT, RECORD_PENDING, RECORD_CANCEL, RECORD_MOVE
+    ctypedef struct origin_t:
+        uint64_t position
+        uint64_t offset
+        uint32_t queue, group, generation, attempts
+        uint16_t reason, text_size
+        uint32_t spare
     int ATTRIBUTE_TAG, ATTRIBUTE_KEY
     ctypedef struct attribute_t:
         uint8_t kind

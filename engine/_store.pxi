@@ -461,7 +461,7 @@ cdef class Store:
 
     cdef int extend_(self, const receipt_t* receipts, uint32_t count, uint32_t lease_ms,
                      uint8_t* verdicts) noexcept nogil:
-        return receipts_settle(<core_t*>self.core, receipts, count, LEASED, lease_ms, verdicts, NULL, NULL)
+        return receipts_settle(<core_t*>self.core, receipts, count, LEASED, lease_ms, verdicts)
 
     cdef uint64_t next_due(self, uint32_t queue, uint32_t group) noexcept nogil:
         cdef queue_t* home = find_queue(<core_t*>self.core, queue) if group == 0 else NULL

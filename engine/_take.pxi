@@ -25,6 +25,7 @@ cdef bint message_find(core_t* core, queue_t* queue, uint64_t offset, taken_t* o
     out.body_size = message_size(message)
     out.attributed = (message.flags & RECORD_ATTRIBUTED) != 0
     out.ext = record_ext(message)
+    out.origin = record_body(record) if record.type == RECORD_PLACE and record.body_size >= sizeof(origin_t) else NULL
     return True
 
 
@@ -74,6 +75,8 @@ cdef int delivery_take(core_t* core, lane_t* lane, uint32_t queue_id, uint32_t g
     cdef int found = 0
     cdef uint32_t generation
     cdef uint64_t suspects
+    cdef deads_t deads
+    deads.count = 0
     if queue == NULL:
         return -NOT_FOUND
     group = find_group(core, group_id if group_id else queue.group)
@@ -84,10 +87,12 @@ cdef int delivery_take(core_t* core, lane_t* lane, uint32_t queue_id, uint32_t g
     pin_take(core, pin)
     stripe_lock(core, group)
     if group.id:
-        found = group_take(core, queue, group, count, max_bytes, lease_ms * <uint64_t>1000, out)
+        found = group_take(core, queue, group, count, max_bytes, lease_ms * <uint64_t>1000, out, &deads)
     generation = group.generation
     suspects = group.suspects
     stripe_unlock(core, group)
+    if deads.count:
+        deads_move(core, lane, deads.at, deads.count, NULL, 0)
     if found <= 0:
         pin_give(core)
     else:
@@ -96,7 +101,7 @@ cdef int delivery_take(core_t* core, lane_t* lane, uint32_t queue_id, uint32_t g
 
 
 cdef int group_take(core_t* core, queue_t* queue, group_t* group, uint32_t count, uint32_t max_bytes,
-                    uint64_t lease_us, taken_t* out) noexcept nogil:
+                    uint64_t lease_us, taken_t* out, deads_t* deads) noexcept nogil:
     cdef uint64_t now = store_clock(core)
     cdef uint64_t end = visible_end(core, queue)
     cdef uint64_t first = load64(&queue.first)
@@ -108,6 +113,7 @@ cdef int group_take(core_t* core, queue_t* queue, group_t* group, uint32_t count
     cdef bint again
     cdef path_t path
     cdef filter_t filter
+    cdef const policy_t* policy = policy_of(core, group)
     cdef filter_t* filtered = &filter if filter_of(core, group, &filter) else NULL
     expire(core, &group.root, group.height, now, &budget)
     group.behind = 0
@@ -125,6 +131,12 @@ cdef int group_take(core_t* core, queue_t* queue, group_t* group, uint32_t count
             continue
         if again:
             if group.order and not order_first(core, queue, group, offset):
+                continue
+            if used_up(policy, path.slot):
+                if deads.count == DEADS:
+                    break
+                dying(core, group, &path, offset, now, policy, REASON_ATTEMPTS, deads.at + deads.count)
+                deads.count += 1
                 continue
         else:
             got = fresh_next(core, queue, group, filtered, group.cursor if group.frozen else end, now, &path, &offset)
@@ -145,12 +157,18 @@ cdef int group_take(core_t* core, queue_t* queue, group_t* group, uint32_t count
                 order_done(core, group, offset)
             continue
         slot_lease(group, &path, now + lease_us)
-        out[found].attempts = path.slot.attempts
-        out[found].receipt.group = group.id
-        out[found].receipt.nonce = path.slot.nonce
-        out[found].receipt.mac = receipt_mac(core, group, offset, path.slot.nonce)
+        taken_sign(core, group, &path, offset, out + found)
         found += 1
     return found
+
+
+cdef inline void taken_sign(core_t* core, group_t* group, const path_t* path, uint64_t offset,
+                            taken_t* out) noexcept nogil:
+    """The receipt of a message that was just leased."""
+    out.attempts = path.slot.attempts
+    out.receipt.group = group.id
+    out.receipt.nonce = path.slot.nonce
+    out.receipt.mac = receipt_mac(core, group, offset, path.slot.nonce)
 
 
 cdef int fresh_next(core_t* core, queue_t* queue, group_t* group, filter_t* filter, uint64_t end, uint64_t now,
@@ -198,17 +216,12 @@ cdef group_t* receipt_group(core_t* core, const receipt_t* receipt, uint8_t* ver
 
 
 cdef int receipts_settle(core_t* core, const receipt_t* receipts, uint32_t count, uint8_t state, uint32_t span_ms,
-                         uint8_t* verdicts, released_t* released, uint32_t* noted) noexcept nogil:
-    """Confirm, give back or extend what the receipts name; returns how many were DONE.
-
-    released, if not NULL, has room for count and gets what was given back with a delay, noted how many.
-    """
+                         uint8_t* verdicts) noexcept nogil:
+    """Confirm (CONFIRMED) or extend (LEASED) what the receipts name; returns how many were DONE."""
     cdef uint64_t now = store_clock(core)
-    cdef uint64_t until = now + span_ms * <uint64_t>1000
     cdef uint32_t at
     cdef int done = 0
-    cdef uint16_t attempts = 0
-    cdef bint next_ready = state == READY or state == WAITING
+    cdef bint next_ready = False
     cdef group_t* group
     cdef group_t* held = NULL
     for at in range(count):
@@ -221,15 +234,8 @@ cdef int receipts_settle(core_t* core, const receipt_t* receipts, uint32_t count
                 stripe_lock(core, held)
                 next_ready = next_ready or held.order
         if group != NULL:
-            verdicts[at] = <uint8_t>settle(core, group, receipts[at].offset, receipts[at].nonce, now, state, until,
-                                           &attempts)
-            if released != NULL and verdicts[at] == DONE:
-                released[noted[0]].group = group.id
-                released[noted[0]].generation = group.generation
-                released[noted[0]].what.offset = receipts[at].offset
-                released[noted[0]].what.until_us = until
-                released[noted[0]].what.attempts = attempts
-                noted[0] += 1
+            verdicts[at] = <uint8_t>settle(core, group, receipts[at].offset, receipts[at].nonce, now, state,
+                                           now + span_ms * <uint64_t>1000)
         done += verdicts[at] == DONE
     if held != NULL:
         stripe_unlock(core, held)
@@ -254,7 +260,7 @@ cdef int confirm_stage(core_t* core, lane_t* lane, uint64_t cookie, const receip
         pthread_mutex_unlock(&lane.lock)
         return TOO_LARGE if need > lane.limit - sizeof(frame_t) else BUSY
     # Settled under the lane's lock: no other commit of this lane can come between the state and its record.
-    done = receipts_settle(core, receipts, count, CONFIRMED, 0, verdicts, NULL, NULL)
+    done = receipts_settle(core, receipts, count, CONFIRMED, 0, verdicts)
     if done == 0:
         pthread_mutex_unlock(&lane.lock)
         return -1

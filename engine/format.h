@@ -106,6 +106,19 @@ typedef struct {
     uint32_t spare;
 } entry_t;
 
+/* The body of a PLACE that moves a message, then the text. */
+typedef struct {
+    uint64_t position;
+    uint64_t offset;
+    uint32_t queue;
+    uint32_t group;
+    uint32_t generation;
+    uint32_t attempts;
+    uint16_t reason;
+    uint16_t text_size;
+    uint32_t spare;
+} origin_t;
+
 typedef struct {
     uint64_t magic;
     uint32_t version;
@@ -129,6 +142,7 @@ _Static_assert(offsetof(record_t, check) == 40, "record check");
 _Static_assert(sizeof(attribute_t) == 4, "attribute");
 _Static_assert(sizeof(recipient_t) == 16, "recipient");
 _Static_assert(sizeof(entry_t) == 32, "index entry");
+_Static_assert(sizeof(origin_t) == 40, "origin");
 _Static_assert(sizeof(checkpoint_t) == 88, "checkpoint header");
 _Static_assert(offsetof(checkpoint_t, check) == 80, "checkpoint check");
 #endif

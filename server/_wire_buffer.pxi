@@ -4,6 +4,8 @@ cdef enum:
     FRAME_HEAD = 16
     MESSAGE_HEAD = 48
     RECEIPT_SIZE = 24
+    REASON_BYTES = 1024         # behind the receipts of a RELEASE
+    BY_POLICY = 0xFFFFFFFF      # its delay: as the group's retry policy says
     KEPT_ROOM = 65536       # an empty buffer larger than this is given back
 
 # The wire is little-endian and so is every machine this is built for; memcpy because nothing is aligned.

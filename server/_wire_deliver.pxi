@@ -164,16 +164,23 @@ cdef class NativeBase(Endpoint):
         cdef uint8_t verb = frame[4]
         cdef int done
         cdef const receipt_t* receipts = <const receipt_t*>(at + 8)
-        if size < 8 or load32(at) != (size - 8) // RECEIPT_SIZE or (size - 8) % RECEIPT_SIZE:
+        cdef uint32_t text_size
+        if size < 8 or load32(at) > (size - 8) // RECEIPT_SIZE:
             return self.malformed(frame)
         count = load32(at)
         time_ms = load32(at + 4)
+        # Behind the receipts of a RELEASE stands why they are given back.
+        text_size = size - 8 - count * RECEIPT_SIZE
+        if text_size > REASON_BYTES or (text_size and verb == EXTEND):
+            return self.malformed(frame)
         if count > self.hub.confirm_receipts:
             return self.refuse(frame, TOO_LARGE, b"too many receipts")
-        if time_ms > self.hub.lease_limit or (verb == EXTEND and time_ms == 0):
+        if (time_ms > self.hub.lease_limit and (verb == EXTEND or time_ms != BY_POLICY)) \
+                or (verb == EXTEND and time_ms == 0):
             return self.refuse(frame, INVALID, b"the time is over its limit, or an empty lease")
         if verb == RELEASE:
-            done = self.hub.lane.release_(receipts, count, time_ms, self.hub.verdicts)
+            done = self.hub.lane.release_(receipts, count, time_ms, <const uint8_t*>(receipts + count),
+                                          <uint16_t>text_size, self.hub.verdicts)
         else:
             done = self.hub.store.extend_(receipts, count, time_ms, self.hub.verdicts)
         if done < 0:
