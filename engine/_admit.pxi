@@ -79,10 +79,13 @@ cdef void operation_prepare(core_t* core, operation_t* operation, record_t* reco
             stripe_lock(core, group)
             group.frozen = 1
             stripe_unlock(core, group)
-    elif (operation.kind == KIND_QUEUE_DELETE or operation.kind == KIND_TRIM) \
-            and find_queue(core, operation.queue) == NULL:
-        operation.verdict = NOT_FOUND
-        record.type = RECORD_SKIP
+    elif operation.kind == KIND_QUEUE_DELETE or operation.kind == KIND_TRIM or operation.kind == KIND_QUEUE_SETTINGS:
+        if find_queue(core, operation.queue) == NULL:
+            operation.verdict = NOT_FOUND
+        elif operation.kind == KIND_QUEUE_SETTINGS and not settings_room(core):
+            operation.verdict = STORE_FULL
+        if operation.verdict != DONE:
+            record.type = RECORD_SKIP
     if (operation.kind == KIND_QUEUE or operation.kind == KIND_GROUP) and operation.offset == 0:
         operation.verdict = STORE_FULL if find_queue(core, operation.queue) != NULL \
             or operation.kind == KIND_QUEUE else NOT_FOUND
@@ -121,3 +124,12 @@ cdef uint64_t operation_more(core_t* core, round_t* round, uint32_t index, bint 
 cdef bint place_holds(core_t* core, const record_t* record) noexcept nogil:
     """Whether what a PLACE leads to is in a segment that stays: dead ones may be gone at any time."""
     return record.body_size >= 8 and live_holds(core, (<const uint64_t*>record_body(record))[0])
+
+
+cdef bint round_sends(round_t* round) noexcept nogil:
+    """Whether a round has messages and nothing else."""
+    cdef uint32_t at
+    for at in range(round.count):
+        if round.operations[at].count == 0:
+            return False
+    return True

@@ -196,6 +196,8 @@ cdef void apply_control(core_t* core, const record_t* record) noexcept nogil:
             # Never beyond the end: a purge of what was taken back must not hide what comes.
             store64(&queue.first, min(record.offset, queue.next))
             add64(&core.control.trims, 1)
+    elif record.type == RECORD_QUEUE_SETTINGS:
+        queue_settings_apply(core, record)
     elif record.type == RECORD_NOTE:
         note_apply(core, record)
     elif record.type == RECORD_PLACE:

@@ -19,6 +19,7 @@ cdef enum:
     KIND_CANCEL = 32            # these three: the body is the id, the event stands in producer
     KIND_MOVE = 33              # operation.offset: the new time
     KIND_GROUP_SETTINGS = 35    # operation.offset: the group
+    KIND_QUEUE_SETTINGS = 36
     KIND_RELEASE = 37
     KIND_FIRE = 50              # a PLACE of what was pending
     KIND_TRANSFER = 30          # a PLACE that also confirms the message where it was
@@ -203,11 +204,18 @@ cdef int make_durable(core_t* core, uint64_t target) noexcept nogil:
             futex_wait(&control.durable_word, seen, 5000)
 
 
-cdef int log_roll(core_t* core) noexcept nogil:
-    """Go on in the next segment; the old one is on disk first. Under the store lock. DONE, STORE_FULL or POISONED."""
+cdef int log_roll(core_t* core, bint messages) noexcept nogil:
+    """Go on in the next segment; the old one is on disk first. Under the store lock. DONE, STORE_FULL or POISONED.
+
+    Where no more can be made, messages do not get the last one.
+    """
     cdef control_t* control = core.control
     cdef int failed
     cdef uint64_t end = load64(&control.written)
+    if messages and load32(&control.scarce) and load64(&control.prepared) <= control.segment + 1 \
+            and segment_prepare(core, 2, False):
+        store32(&control.full, 1)
+        return STORE_FULL
     if segment_prepared(core) == 0 or not live_room(core, control.segment + 1):
         return STORE_FULL
     mutex_lock(&control.sync_lock)
@@ -224,13 +232,6 @@ cdef int log_roll(core_t* core) noexcept nogil:
     return POISONED if failed else DONE
 
 
-cdef bint segment_prepared(core_t* core) noexcept nogil:
-    if load64(&core.control.prepared) <= load64(&core.control.segment):
-        if segment_prepare(core, 1, False):
-            store32(&core.control.full, 1)
-    return load64(&core.control.prepared) > load64(&core.control.segment)
-
-
 cdef void store_lock(core_t* core) noexcept nogil:
     if mutex_lock(&core.control.store_lock):
         state_undo(core)
@@ -243,8 +244,11 @@ cdef void round_commit(core_t* core, round_t* round) noexcept nogil:
     store_lock(core)
     if load32(&control.poisoned):
         verdict = POISONED
+    elif load32(&control.full) and round_sends(round):
+        # Refused without being written: what room there is belongs to confirmations and purges.
+        verdict = STORE_FULL
     elif core.segment_size - (control.written & BYTE) < round.size:
-        verdict = log_roll(core)
+        verdict = log_roll(core, round.messages != 0)
     if verdict == DONE and round.messages \
             and index_reserve(core, round.messages // LEAF + 4 * <uint64_t>round.count + 8):
         verdict = STORE_FULL

@@ -28,6 +28,7 @@ cdef extern from "os.h" nogil:
     int guarded(int (*call)(void*) noexcept nogil, void* with_)
     uint64_t monotonic_us()
     int file_lock(int fd, int kind, int wait)
+    int byte_lock(int fd, int kind, uint64_t byte)
     int write_all(int fd, const void* bytes, size_t size, int64_t at)
     int file_grow(int fd, int64_t size)
     uint64_t siphash(const uint64_t* key, const uint64_t* words, int count)
@@ -156,6 +157,7 @@ cdef struct control_t:
     uint32_t hurry              # a commit waits for a segment: zero no further
     uint32_t poisoned
     uint32_t full
+    uint32_t scarce             # a segment could not be made: the last one is for confirmations and purges
     uint32_t durable_word       # futex: durable grew
     uint32_t arrival_word       # futex: grows like durable_word, woken only if receivers wait
     uint32_t receivers          # processes or threads waiting on arrival_word
@@ -177,6 +179,7 @@ cdef struct control_t:
     uint64_t journal_value      # what it was
     uint64_t journal_count
     noted_t journal[1024]
+    uint64_t deaths             # segments that became dead
     uint64_t trims              # purges and deletions applied so far
     uint64_t trims_seen         # of them, those whose messages were given up
     pthread_mutex_t reclaim_lock
@@ -220,6 +223,9 @@ cdef struct core_t:
     mapped_t* maps
     uint32_t map_count, map_room
     uint64_t pins
+    int maps_fd                 # LOCK once more: byte 1 + number is held, shared, for each segment that is mapped
+    uint64_t going              # the segment that this process is taking away, which nobody may map
+    uint64_t deaths_seen        # when maps of dead segments were last dropped
     int write_fd
     uint64_t write_number
     uint32_t closed

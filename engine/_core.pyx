@@ -5,7 +5,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memset, strlen
 from libc.stdio cimport snprintf
-from libc.errno cimport errno, EIO, ENOSPC
+from libc.errno cimport errno, EAGAIN, EIO, ENOENT, ENOSPC, ENOTEMPTY
 from cpython.bytearray cimport PyByteArray_AS_STRING
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
 from cpython.exc cimport PyErr_CheckSignals
@@ -54,6 +54,7 @@ include "_attempts.pxi"   # how often delivered, and waiting until when: recorde
 include "_retry.pxi"        # back-off, dead letters
 include "_take.pxi"       # receive, confirm, release, extend
 include "_recover.pxi"      # checkpoint and replay
+include "_retention.pxi"    # how long messages are kept
 include "_reclaim.pxi"      # what nobody needs any more comes back
 include "_batch.pxi"        # what a reader gets
 include "_use.pxi"         # verdicts as exceptions, who is inside

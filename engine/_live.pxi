@@ -26,7 +26,7 @@ cdef struct reclaim_t:
     uint32_t dying              # slot + 1 of a deleted queue whose messages are not given up; chained through group
     uint32_t free_first, free_last      # pages of the arena: the list of index pages given back, oldest first
     uint32_t free_at, free_end          # where the oldest stands in the first, where the next goes in the last
-    uint32_t spare
+    uint32_t configured         # 1: some queue has settings
     uint64_t recycled           # segments used again
     uint64_t removed            # segments unlinked
 
@@ -123,6 +123,20 @@ cdef void live_add(core_t* core, uint64_t position, uint64_t size) noexcept nogi
         store64(&live.bytes, live.bytes + size)
 
 
+cdef void live_die(core_t* core, live_t* live) noexcept nogil:
+    live.dead = <uint32_t>core.control.state.checkpoints + 1
+    add64(&core.control.deaths, 1)
+
+
+cdef void live_keep(core_t* core, uint64_t number) noexcept nogil:
+    """A segment turned out to be needed, or cannot be judged: keep it for good, and report it."""
+    cdef live_t* live = live_entry(core, number, True)
+    if live != NULL:
+        store64(&live.bytes, KEPT)
+        live.dead = 0
+    add64(&core.control.corrupt, 1)
+
+
 cdef void live_take(core_t* core, uint64_t position, uint64_t size) noexcept nogil:
     """Count a record of so many bytes as given up, after nothing leads to it any more."""
     cdef live_t* live = live_entry(core, position >> 32, False)
@@ -131,18 +145,24 @@ cdef void live_take(core_t* core, uint64_t position, uint64_t size) noexcept nog
     journal_note(core, live)
     if live.bytes < size:
         # Not what was counted (a damaged index): the segment may hold anything.
-        store64(&live.bytes, KEPT)
-        add64(&core.control.corrupt, 1)
+        live_keep(core, position >> 32)
         return
     store64(&live.bytes, live.bytes - size)
     if live.bytes == 0 and live.end:
-        live.dead = <uint32_t>core.control.state.checkpoints + 1
+        live_die(core, live)
 
 
 cdef bint live_holds(core_t* core, uint64_t position) noexcept nogil:
     """Whether a position lies in a segment that is needed: what is dead may be gone at any time."""
     cdef live_t* live = live_entry(core, position >> 32, False)
     return position >> 32 == core.control.segment or (live != NULL and live.bytes != 0)
+
+
+cdef bint live_dead(core_t* core, uint64_t number) noexcept nogil:
+    """Whether a segment is dead or gone; asked without a lock."""
+    cdef live_t* live = live_entry(core, number, False)
+    return live == NULL or load32(&live.dead) != 0 or (live.bytes == 0 and live.end == 0
+                                                       and number < load64(&core.control.segment))
 
 
 cdef bint live_room(core_t* core, uint64_t number) noexcept nogil:
@@ -158,7 +178,7 @@ cdef void live_seal(core_t* core, uint64_t number, uint64_t end) noexcept nogil:
         return
     live.end = <uint32_t>max(end, <uint64_t>SEGMENT_HEADER_SIZE)
     if live.bytes == 0 and live.dead == 0:
-        live.dead = <uint32_t>core.control.state.checkpoints + 1
+        live_die(core, live)
 
 
 cdef void live_drop(core_t* core, uint64_t number) noexcept nogil:
@@ -171,6 +191,7 @@ cdef void live_drop(core_t* core, uint64_t number) noexcept nogil:
     if live == NULL:
         return
     memset(live, 0, sizeof(live_t))
+    mortal(core)
     if number // LIVE_LEAF == core.control.segment // LIVE_LEAF:
         return
     leaf = live - number % LIVE_LEAF

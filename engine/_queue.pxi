@@ -84,6 +84,22 @@ cdef Queue queue_new(Store store, str name, uint32_t id):
     return queue
 
 
+KEEPS = ("all", "unconfirmed", "subscribed")
+
+
+def _keep_of(keep):
+    if keep not in KEEPS:
+        raise InvalidError(f"keep is one of {', '.join(KEEPS)}, not {keep!r}")
+    return KEEPS.index(keep)
+
+
+def _setting(int field, value):
+    """One field of a QUEUE_SETTINGS record."""
+    if not 0 <= value < 1 << 53:
+        raise InvalidError(f"a setting is from 0 to 2^53, not {value}")
+    return bytes((field, 0, 8, 0)) + int(value).to_bytes(8, "little")
+
+
 cdef class Queue:
     """A queue of a store: appending, reading, its index and its groups."""
     cdef readonly Store store
@@ -299,6 +315,30 @@ cdef class Queue:
                 "visible": visible_end(core, queue),
                 "bytes": queue.bytes, "created_us": queue.created_us, "last_us": queue.last_us,
                 **self.group().stat()}
+
+    def configure(self, *, retain_ms=None, retain_bytes=None, keep=None, rewind_ms=None):
+        """Change how long messages are kept, durably; what is not named stays as it is.
+
+        retain_ms, retain_bytes: what is older, or more, is purged, confirmed or not; 0 never. keep: "all";
+        "unconfirmed" purges what every group has confirmed, "subscribed" the same without the queue's own group.
+        rewind_ms: even then a message is kept for so long. Each is looked at about once a second.
+        """
+        body = b"".join(
+            _setting(field, value) for field, value in (
+                (RETAIN_MS, retain_ms), (RETAIN_BYTES, retain_bytes), (REWIND_MS, rewind_ms),
+                (KEEP, None if keep is None else _keep_of(keep))) if value is not None)
+        if body:
+            verdict, _, _ = self.store._operate(KIND_QUEUE_SETTINGS, self.id, 0, RECORD_QUEUE_SETTINGS, body)
+            raise_verdict(verdict, f"settings of queue {self.name!r}")
+
+    def settings(self):
+        """How long messages are kept, as configure takes it."""
+        cdef core_t* core = live(self.store)
+        cdef queue_t* queue = find_queue(core, self.id)
+        if queue == NULL:
+            raise QueueNotFoundError(f"queue {self.name!r} was deleted")
+        return {"retain_ms": setting_of(core, queue, RETAIN_MS), "retain_bytes": setting_of(core, queue, RETAIN_BYTES),
+                "keep": KEEPS[setting_of(core, queue, KEEP)], "rewind_ms": setting_of(core, queue, REWIND_MS)}
 
     def purge(self):
         """Drop every message stored so far; returns how many. They cannot be read or rewound to any more."""

@@ -10,6 +10,7 @@
 cdef enum:
     STEP = 4096                 # messages given up at once
     TAKINGS = 64                # segments they may lie in
+    SPARES = 8                  # segments that stand ready at most; what is dead beyond them is removed
 
 cdef uint32_t DAMAGED_PATH = 0xFFFFFFFF
 
@@ -125,7 +126,9 @@ cdef int64_t queue_giveup(core_t* core, uint32_t slot) noexcept nogil:
     journal_begin(core, &queue.reclaimed)
     for at in range(takings.count):
         live_take(core, takings.at[at].number << 32, takings.at[at].bytes)
+    mortal(core)
     store64(&queue.reclaimed, reached)
+    mortal(core)
     journal_end(core)
     queue.bytes -= min(queue.bytes, takings.bytes)
     pages_give(core, queue, low, reached)
@@ -222,3 +225,208 @@ cdef bint purged_giveup(core_t* core, uint64_t budget) noexcept nogil:
     if done < budget:
         core.control.trims_seen = trims
     return done < budget
+
+
+cdef struct gone_t:
+    core_t* core
+    uint64_t number
+    const uint8_t* base
+
+
+cdef bint offset_held(core_t* core, uint32_t id, uint64_t offset) noexcept nogil:
+    cdef queue_t* queue = find_queue(core, id)
+    return queue != NULL and offset >= queue.reclaimed and offset < load64(&queue.next)
+
+
+cdef bint record_held(core_t* core, const record_t* record) noexcept nogil:
+    """Whether a record is a message that some queue still has."""
+    cdef const recipient_t* to
+    cdef uint32_t at
+    if record.type == RECORD_FANOUT:
+        to = record_recipients(record)
+        for at in range(record.spare):
+            if offset_held(core, to[at].queue, to[at].offset):
+                return True
+        return False
+    return (record.type == RECORD_MESSAGE or record.type == RECORD_PLACE) \
+        and offset_held(core, record.queue, record.offset)
+
+
+cdef int segment_needed_at(void* with_) noexcept nogil:
+    """1 if a record of a mapped segment is still held, or its frames do not go on to where they ended; else 0."""
+    cdef gone_t* what = <gone_t*>with_
+    cdef const segment_header_t* header = <const segment_header_t*>what.base
+    cdef live_t* live = live_entry(what.core, what.number, False)
+    cdef uint64_t at = SEGMENT_HEADER_SIZE
+    cdef uint64_t end
+    cdef uint32_t index
+    cdef const record_t* record
+    if header.magic == 0 or live == NULL:
+        return 0                # a former attempt got as far as that
+    if not header_whole(what.core, header, what.number):
+        return 1
+    while at < live.end:
+        if frame_judge(what.core, what.base, at, what.number, header.salt, False) != WHOLE:
+            return 1
+        end = at + (<const frame_t*>(what.base + at)).size
+        at += sizeof(frame_t)
+        while at < end:
+            record = <const record_t*>(what.base + at)
+            if end - at < sizeof(record_t) or payload_size(record) > end - at - sizeof(record_t) \
+                    or record_held(what.core, record):
+                return 1
+            at += record_size(record)
+    return 0
+
+
+cdef bint segment_needed(core_t* core, uint64_t number, int fd) noexcept nogil:
+    """Ask a dead segment's own records before it goes: a count may be wrong where an index entry was damaged."""
+    cdef gone_t what
+    cdef void* base = mmap(NULL, core.segment_size, PROT_READ, MAP_SHARED, fd, 0)
+    cdef bint needed
+    if base == MAP_FAILED:
+        return True
+    what.core = core
+    what.number = number
+    what.base = <const uint8_t*>base
+    needed = guarded(segment_needed_at, &what) != 0
+    munmap(base, core.segment_size)
+    return needed
+
+
+cdef bint segment_going(core_t* core, uint64_t number) noexcept nogil:
+    """Let nobody map a segment from now on; False if somebody has."""
+    cdef bint alone
+    pthread_mutex_lock(&core.maps_lock)
+    # Of this process the descriptor of the lock is one: its own maps and threads are kept off by other means.
+    alone = map_drop(core, number) and byte_lock(core.maps_fd, F_WRLCK, 1 + number) == 0
+    if alone:
+        core.going = number
+    pthread_mutex_unlock(&core.maps_lock)
+    return alone
+
+
+cdef void segment_stays(core_t* core, uint64_t number) noexcept nogil:
+    pthread_mutex_lock(&core.maps_lock)
+    core.going = 0
+    byte_lock(core.maps_fd, F_UNLCK, 1 + number)
+    pthread_mutex_unlock(&core.maps_lock)
+
+
+cdef int segment_reuse(core_t* core, uint64_t number, int fd, bint* used) noexcept nogil:
+    """Give a dead segment the number after the last prepared one, its header zero and on disk first. 0 or errno.
+
+    used: whether that was done; not if there are enough of them.
+    """
+    cdef control_t* control = core.control
+    cdef uint8_t page[SEGMENT_HEADER]
+    cdef char name[4096]
+    cdef char final[4096]
+    cdef int failed = 0
+    mutex_lock(&control.prepare_lock)
+    used[0] = load64(&control.prepared) < load64(&control.segment) + SPARES
+    if used[0]:
+        memset(page, 0, sizeof(page))
+        failed = faulty(core, 4)
+        if failed == 0:
+            failed = write_all(fd, page, sizeof(page), 0)
+            trace(core, 1, number << 32, page, sizeof(page))
+        if failed == 0 and fsync(fd):
+            failed = errno
+        mortal(core)
+        if failed == 0:
+            trace(core, 2, number << 32, NULL, 0)
+            segment_path(core, number, name, 4096, False)
+            segment_path(core, control.prepared + 1, final, 4096, False)
+            if rename(name, final):
+                failed = errno
+        mortal(core)
+        if failed == 0:
+            trace(core, 3, number << 32, &control.prepared, 8)
+            if fsync(core.directory_fd):
+                failed = errno
+        if failed == 0:
+            trace(core, 4, 0, NULL, 0)
+            store64(&control.prepared, control.prepared + 1)
+            store32(&control.scarce, 0)
+            store32(&control.full, 0)
+    pthread_mutex_unlock(&control.prepare_lock)
+    mortal(core)
+    return failed
+
+
+cdef int segment_remove(core_t* core, uint64_t number) noexcept nogil:
+    """Unlink a segment; who has it mapped keeps the bytes until it lets go. 0 or errno."""
+    cdef char name[4096]
+    cdef int failed = faulty(core, 4)
+    segment_path(core, number, name, 4096, False)
+    if failed == 0 and unlink(name):
+        failed = errno
+    if failed == 0:
+        mortal(core)
+        trace(core, 5, number << 32, NULL, 0)
+        if fsync(core.directory_fd):
+            failed = errno
+        else:
+            trace(core, 4, 0, NULL, 0)
+    return failed
+
+
+cdef int segment_reclaim(core_t* core, uint64_t number, bint insist) noexcept nogil:
+    """Use a dead segment again or remove it: 0, errno, or EAGAIN while somebody has it mapped (insist: removed)."""
+    cdef char name[4096]
+    cdef bint used = False
+    cdef bint alone = segment_going(core, number)
+    cdef int failed = 0
+    cdef int fd
+    if not alone and not insist:
+        return EAGAIN
+    segment_path(core, number, name, 4096, False)
+    fd = c_open(name, O_RDWR | O_CLOEXEC, 0)
+    if fd < 0:
+        failed = 0 if errno == ENOENT else errno
+    elif segment_needed(core, number, fd):
+        failed = ENOTEMPTY
+    elif alone:
+        failed = segment_reuse(core, number, fd, &used)
+    if fd >= 0 and failed == 0 and not used:
+        failed = segment_remove(core, number)
+    descriptor_close(fd)
+    if alone:
+        segment_stays(core, number)
+    if failed and failed != ENOTEMPTY:
+        return failed
+    store_lock(core)
+    if failed:
+        live_keep(core, number)
+    else:
+        if used:
+            reclaim_page(core).recycled += 1
+        elif fd >= 0:
+            reclaim_page(core).removed += 1
+        live_drop(core, number)
+    pthread_mutex_unlock(&core.control.store_lock)
+    return 0
+
+
+cdef int segments_reclaim(core_t* core, bint insist, uint64_t* counts) noexcept nogil:
+    """Use again or remove every dead segment that no kept checkpoint needs. 0 or errno. Under the reclaim lock.
+
+    counts: those that went, those that somebody has mapped, those that wait for checkpoints.
+    """
+    cdef control_t* control = core.control
+    cdef uint64_t number = live_next(core, 1)
+    cdef live_t* live
+    cdef int failed
+    while number and number < control.segment and not control.state.uncounted:
+        live = live_entry(core, number, False)
+        if live.dead:
+            if live.dead > control.kept or number >= control.kept_position >> 32:
+                counts[2] += 1
+            else:
+                failed = segment_reclaim(core, number, insist)
+                if failed and failed != EAGAIN:
+                    return failed
+                counts[1 if failed else 0] += 1
+        number = live_next(core, number + 1)
+    return 0

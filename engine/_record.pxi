@@ -165,11 +165,11 @@ cdef int frame_judge_at(void* with_) noexcept nogil:
 
 
 cdef int blank_at(void* with_) noexcept nogil:
-    """1 if a segment's bytes from a position on are all zero."""
+    """1 if no frame of this segment stands from a position on; what a former use left is of other salts."""
     cdef judged_t* what = <judged_t*>with_
     cdef uint64_t at = what.position & BYTE
     while at < what.core.segment_size:
-        if (<const uint64_t*>(what.base + at))[0]:
+        if frame_judge(what.core, what.base, at, what.position >> 32, what.salt, True) == WHOLE:
             return 0
         at += 8
     return 1

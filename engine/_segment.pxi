@@ -10,7 +10,7 @@ cdef extern from "format.h" nogil:
     uint32_t FRAME_MAGIC, SEGMENT_HEADER_SIZE, FORMAT_VERSION
     uint8_t RECORD_SEQUENCED, RECORD_ATTRIBUTED
     int RECORD_MESSAGE, RECORD_CONFIRM, RECORD_SEEK, RECORD_QUEUE, RECORD_QUEUE_DELETE
-    int RECORD_GROUP, RECORD_TRIM, RECORD_LEASE, RECORD_SKIP, RECORD_PLACE, RECORD_GROUP_SETTINGS
+    int RECORD_GROUP, RECORD_TRIM, RECORD_LEASE, RECORD_SKIP, RECORD_PLACE, RECORD_GROUP_SETTINGS, RECORD_QUEUE_SETTINGS
     int RECORD_NOTE, RECORD_RELEASE
     int RECORD_FANOUT, RECORD_PENDING, RECORD_CANCEL, RECORD_MOVE
     ctypedef struct origin_t:
@@ -104,6 +104,17 @@ cdef int faulty(core_t* core, uint32_t kind) noexcept nogil:
     return core.fault_errno
 
 
+cdef extern from "signal.h" nogil:
+    int raise_signal "raise"(int)
+    int SIGKILL
+
+
+cdef void mortal(core_t* core) noexcept nogil:
+    """For tests: a place at which a process may die."""
+    if faulty(core, 5):
+        raise_signal(SIGKILL)
+
+
 cdef void trace(core_t* core, uint64_t kind, uint64_t position, const void* bytes, uint64_t size) noexcept nogil:
     """For tests: note what reached the file, so that crash images can be made of it."""
     cdef uint64_t head[3]
@@ -187,11 +198,19 @@ cdef int segment_prepare(core_t* core, uint64_t ahead, bint zeroed) noexcept nog
         store32(&control.hurry, 0)
     while failed == 0 and load64(&control.prepared) < load64(&control.segment) + ahead:
         failed = segment_create(core, control.prepared + 1, zeroed)
+        store32(&control.scarce, failed != 0)
         if failed == 0:
             store64(&control.prepared, control.prepared + 1)
             store32(&control.full, 0)
     pthread_mutex_unlock(&control.prepare_lock)
     return failed
+
+
+cdef bint segment_prepared(core_t* core) noexcept nogil:
+    if load64(&core.control.prepared) <= load64(&core.control.segment):
+        if segment_prepare(core, 1, False):
+            store32(&core.control.full, 1)
+    return load64(&core.control.prepared) > load64(&core.control.segment)
 
 
 cdef int segment_begin(core_t* core, uint64_t number, uint64_t previous_end) noexcept nogil:
@@ -294,7 +313,8 @@ cdef const uint8_t* segment_map(core_t* core, uint64_t number, uint64_t* salt) n
             found = core.maps[at].base
             salt[0] = core.maps[at].salt
             break
-    if found == NULL:
+    # Locked before it is opened: from then on nobody uses the file for another segment.
+    if found == NULL and number != core.going and byte_lock(core.maps_fd, F_RDLCK, 1 + number) == 0:
         segment_path(core, number, name, 4096, False)
         fd = c_open(name, O_RDONLY | O_CLOEXEC, 0)
         if fd >= 0:
@@ -305,6 +325,8 @@ cdef const uint8_t* segment_map(core_t* core, uint64_t number, uint64_t* salt) n
                     salt[0] = header.salt
                     maps_add(core, number, <uint8_t*>base, header.salt)
             c_close(fd)
+        if found == NULL:
+            byte_lock(core.maps_fd, F_UNLCK, 1 + number)
     pthread_mutex_unlock(&core.maps_lock)
     return found
 
@@ -324,6 +346,36 @@ cdef void maps_add(core_t* core, uint64_t number, uint8_t* base, uint64_t salt) 
     core.map_count += 1
 
 
+cdef void map_close(core_t* core, mapped_t* mapped) noexcept nogil:
+    munmap(mapped.base, core.segment_size)
+    byte_lock(core.maps_fd, F_UNLCK, 1 + mapped.number)
+
+
+cdef bint map_drop(core_t* core, uint64_t number) noexcept nogil:
+    """Unmap a segment, unless somebody here may be reading it. Under the maps' lock."""
+    cdef uint32_t at
+    for at in range(core.map_count):
+        if core.maps[at].number == number:
+            if core.pins:
+                return False
+            map_close(core, core.maps + at)
+            core.map_count -= 1
+            core.maps[at] = core.maps[core.map_count]
+            return True
+    return True
+
+
+cdef void maps_shed(core_t* core) noexcept nogil:
+    """Unmap what is dead, so that it can be used again. Under the maps' lock, while nobody holds a pin."""
+    cdef uint64_t deaths = load64(&core.control.deaths)
+    cdef uint32_t at = core.map_count
+    while at:
+        at -= 1
+        if live_dead(core, core.maps[at].number):
+            map_drop(core, core.maps[at].number)
+    core.deaths_seen = deaths
+
+
 cdef void pin_take(core_t* core, uint64_t* pin) noexcept nogil:
     """Keep every map from now on; the oldest are given up here, while nobody holds a pin."""
     cdef uint32_t half, at
@@ -332,9 +384,11 @@ cdef void pin_take(core_t* core, uint64_t* pin) noexcept nogil:
     if core.pins == 0 and core.map_count >= MAPS:
         half = core.map_count // 2
         for at in range(half):
-            munmap(core.maps[at].base, core.segment_size)
+            map_close(core, core.maps + at)
         core.map_count -= half
         memmove_maps(core.maps, core.maps + half, core.map_count * sizeof(mapped_t))
+    if core.pins == 0 and core.deaths_seen != load64(&core.control.deaths):
+        maps_shed(core)
     core.pins += 1
     pthread_mutex_unlock(&core.maps_lock)
 

@@ -68,7 +68,7 @@ cdef class Store:
             "queues": control.state.queue_live, "groups": control.state.group_live,
             "index_pages": control.state.index_pages, "index_given": control.state.index_freed,
             "state_pages": control.state.arena_pages,
-            "segments": control.prepared, "corrupt": control.corrupt, "full": control.full,
+            **Reclaimer(self).stat(), "corrupt": control.corrupt, "full": control.full,
             "poisoned": control.poisoned, "maps": live(self).map_count,
         }
 
@@ -245,6 +245,7 @@ cdef class Store:
         core.control_fd = core.index_fd = core.directory_fd = core.write_fd = core.trace_fd = -1
         guard_install()
         core.lock_fd = lock_fd
+        core.maps_fd = -1
         core.segment_size = segment_size
         core.salt = salt
         core.map_room = 64
@@ -255,6 +256,7 @@ cdef class Store:
         memcpy(core.path, <const char*>raw, len(raw))
         self.core = core
         self.path = path
+        core.maps_fd = os.open(os.path.join(path, "LOCK"), os.O_RDWR | os.O_CLOEXEC)
         core.directory_fd = os.open(os.path.join(path, "log"), os.O_RDONLY | os.O_DIRECTORY)
 
     def _lanes(self):
@@ -332,7 +334,7 @@ cdef class Store:
         return [number for number in numbers if not segment_whole(core, number)]
 
     def _blank(self, uint64_t position):
-        """Whether nothing was ever written to the segment from a position on."""
+        """Whether no frame of the segment stands from a position on."""
         cdef core_t* core = live(self)
         cdef judged_t what
         cdef bint blank
@@ -375,6 +377,7 @@ cdef class Store:
             else:
                 failed = segment_begin(core, number, end)
             core.control.durable = core.control.written
+            live_room(core, core.control.segment)
         if failed:
             raise OSError(failed, os.strerror(failed), self.path)
         store32(&core.control.ready, 1)

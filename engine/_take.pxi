@@ -117,8 +117,8 @@ cdef int group_take(core_t* core, queue_t* queue, group_t* group, uint32_t count
     cdef filter_t* filtered = &filter if filter_of(core, group, &filter) else NULL
     expire(core, &group.root, group.height, now, &budget)
     group.behind = 0
-    if group.cursor < first and group_pass(core, group, first) != DONE:
-        group.cursor = first
+    if group.floor < first:
+        group_trim(core, group, first)
     if group.order and not order_whole(core, group):
         return -STORE_FULL
     while found < <int>count:

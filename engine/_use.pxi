@@ -64,6 +64,7 @@ cdef void core_free(core_t* core) noexcept nogil:
     descriptor_close(core.control_fd)
     descriptor_close(core.index_fd)
     descriptor_close(core.directory_fd)
+    descriptor_close(core.maps_fd)
     descriptor_close(core.lock_fd)
     free(core)
 

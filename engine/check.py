@@ -14,7 +14,6 @@ import os
 import struct
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,8 @@ import numpy as np
 from xxhash import xxh3_64_intdigest as xxh3
 
 from penstock.engine.check_fold import BYTE, FRAME, SLOT, TABLE_SLOTS, Fold, judge
+from penstock.engine.check_live import Live, segment_table
+from penstock.engine.check_report import Report
 
 SEGMENT = struct.Struct("<QII16sQQQQQQQ")
 CHECKPOINT = struct.Struct("<QIIQQQQQQ16sQ")
@@ -33,52 +34,7 @@ HEADER = 4096
 STATE_SIZE = 256
 TABLE_AT = 65536
 PRODUCERS_SIZE = 1 << 20
-PROBLEMS_KEPT = 1000
 READ_STEP = 1 << 20
-
-
-@dataclass
-class Report:
-    """What check found. problems is empty when every promised byte is right."""
-
-    path: str
-    problems: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    segments: int = 0
-    frames: int = 0
-    records: int = 0
-    messages: int = 0
-    bytes: int = 0
-    queues: int = 0
-    entries: int = 0
-    checkpoints: int = 0
-    left_out: int = 0
-    live: bool = False
-    seconds: float = 0.0
-
-    def problem(self, text: str) -> None:
-        """Add a problem; a limit keeps a ruined store from filling the memory."""
-        if len(self.problems) < PROBLEMS_KEPT:
-            self.problems.append(text)
-        else:
-            self.left_out += 1
-
-    def lines(self) -> list[str]:
-        """The report as text, the verdict last."""
-        rate = self.records / self.seconds if self.seconds else 0.0
-        found = [
-            f"{self.path}: {self.segments} segments, {self.frames:,} frames, "
-            f"{self.records:,} records, {self.messages:,} messages in {self.queues:,} queues, "
-            f"{self.bytes:,} bytes",
-            f"{self.entries:,} index entries compared, {self.checkpoints} checkpoints; "
-            f"{self.seconds:.1f} s, {rate:,.0f} records/s",
-        ]
-        found += [f"note: {text}" for text in self.notes]
-        found += [f"PROBLEM: {text}" for text in self.problems]
-        if self.left_out:
-            found.append(f"PROBLEM: {self.left_out:,} more")
-        count = len(self.problems) + self.left_out
-        return [*found, f"{count:,} problems" if count else "no problems"]
 
 
 def check(path: str | os.PathLike[str],
@@ -141,16 +97,19 @@ class Checker:
         self.epoch = 0
         self.promised = 0
         self.limit = 0
+        self.known: dict[int, Live] = {}
+        self.checkpoint_at = 0
 
     def run(self) -> None:
         """Checkpoints first, as they say what was promised; then the log and its index."""
+        numbers = self.segments()
         self.checkpoints()
         self.look_at_control()
         if self.fold.table is None:
             self.report.notes.append("the index was not compared: no checkpoint to find it by")
         else:
             self.map_index()
-        self.log()
+        self.log(numbers)
         self.fold.compare()
         self.report.queues = len(self.fold.following)
         self.report.messages, self.report.entries = self.fold.messages, self.fold.entries
@@ -200,6 +159,8 @@ class Checker:
         self.promised = max(self.promised, position)
         table = np.frombuffer(raw, SLOT, queues, CHECKPOINT.size + STATE_SIZE)
         self.fold.use_image(table, position)
+        image = memoryview(raw)[CHECKPOINT.size:]
+        self.known, self.checkpoint_at = segment_table(image, size - pages * 4096), position
         return ""
 
     def look_at_control(self) -> None:
@@ -230,28 +191,44 @@ class Checker:
         except (OSError, ValueError) as error:
             self.report.problem(f"{path}: {error}")
 
-    def log(self) -> None:
-        """Walk all segments in order; a damaged one is reported and the walk goes on behind it."""
+    def segments(self) -> list[int]:
+        """The numbers of the segments; listed first, so that the checkpoints are newer."""
         try:
             names = os.listdir(os.path.join(self.root, "log"))
         except OSError as error:
             self.report.problem(f"the log cannot be listed: {error}")
-            return
-        numbers = sorted(int(n[:-4], 16) for n in names if n.endswith(".seg"))
+            return []
+        return sorted(int(n[:-4], 16) for n in names if n.endswith(".seg"))
+
+    def log(self, numbers: list[int]) -> None:
+        """Walk all segments in order; a damaged one is reported and the walk goes on behind it."""
         if self.limit:
             numbers = [n for n in numbers if n <= self.limit >> 32]
         heads = {number: head for number in numbers if (head := self.head(number))}
         used = max(heads, default=0)
         for number, (_, before) in heads.items():
             self.promised = max(self.promised, before)
-            if before and before >> 32 not in heads:
+            if before and before >> 32 not in heads and self.needed(before >> 32):
                 self.report.problem(
                     f"{self.place(before)}: the segment is gone or damaged, "
                     f"and {number:08x} follows it")
+        for number, live in self.known.items():
+            if live.bytes and number not in heads:
+                self.report.problem(f"{self.place(number << 32)}: the segment is gone, and "
+                                    f"{live.bytes:,} bytes of it are needed")
         total = len(heads) * self.size
-        ends = [before for _, before in heads.values()][1:] + [0]
-        for done, (number, (salt, _)) in enumerate(heads.items()):
-            self.segment(number, salt, self.load(number), ends[done], number == used)
+        ends = {before >> 32: before for _, before in heads.values()}
+        ends = {number: number << 32 | live.end for number, live in self.known.items()
+                if live.end and number != used} | ends
+        reached = 0
+        for done, (number, (salt, before)) in enumerate(heads.items()):
+            if before >> 32 != reached:
+                # What was reclaimed in between may have named queues and groups.
+                self.sequence, self.fold.holed = 0, True
+            reached = number
+            held = self.load(number)
+            if held is not None:
+                self.segment(number, salt, held, ends.get(number, 0), number == used)
             self.report.segments += 1
             self.progress((done + 1) * self.size, total)
 
@@ -280,12 +257,21 @@ class Checker:
             return salt, before
         return None
 
-    def load(self, number: int) -> bytearray:
+    def needed(self, number: int) -> bool:
+        """Whether a segment must be there: a start reads it, or something leads to it."""
+        return number >= self.checkpoint_at >> 32 or number in self.known and (
+            self.known[number].bytes > 0)
+
+    def load(self, number: int) -> bytearray | None:
         """A segment's bytes. Read, not mapped: a read error is then a report and not a signal."""
         held = bytearray(self.size)
         view = memoryview(held)
         path = os.path.join(self.root, "log", f"{number:08x}.seg")
-        with open(path, "rb", buffering=0) as file:
+        try:
+            file = open(path, "rb", buffering=0)  # noqa: SIM115
+        except FileNotFoundError:
+            return None  # a live store reclaimed it meanwhile
+        with file:
             for at in range(0, self.size, READ_STEP):
                 try:
                     file.seek(at)
@@ -327,7 +313,17 @@ class Checker:
     def tail(self, held: bytearray, at: int, stop: int, here: int) -> None:
         """Say what stands behind the end of the log, if anything does."""
         rest = np.frombuffer(held, np.uint8, stop - at, at)
-        if rest.any():
+        torn = bool(rest.any())
+        # What an earlier use of the file left is no tail: its frames have another segment's number.
+        found = held.find(b"PFRM", at, stop - 16)
+        while found >= 0:
+            (position,) = struct.unpack_from("<Q", held, found + 8)
+            if position == here - at + found:
+                torn = True
+                break
+            torn = torn and position & BYTE != found
+            found = held.find(b"PFRM", found + 4, stop - 16)
+        if torn:
             self.report.notes.append(
                 f"{self.place(here)}: a torn tail behind the end of the log, as a crash leaves it; "
                 "nobody was promised it")

@@ -18,7 +18,7 @@ RECIPIENT = struct.Struct("<QII")
 FRAME_MAGIC = int.from_bytes(b"PFRM", "little")
 BYTE = 0xFFFFFFFF
 MESSAGE, CONFIRM, SEEK, QUEUE, QUEUE_DELETE, GROUP, TRIM, LEASE, SKIP, PLACE = range(1, 11)
-GROUP_SETTINGS = 15
+GROUP_SETTINGS, QUEUE_SETTINGS = 15, 16
 PENDING_MESSAGE, CANCEL, MOVE = 11, 12, 13
 NOTE = 18
 RELEASE = 17
@@ -28,7 +28,8 @@ SEEK_COUNTS = struct.Struct("<II")  # of ranges, at byte 24 of a SEEK's body
 
 # The fields of a queue's slot that are looked at, in the control file and in a checkpoint alike.
 SLOT = np.dtype({
-    "names": ["id", "next", "tree"], "formats": ["<u4", "<u8", "<u8"], "offsets": [0, 16, 56],
+    "names": ["id", "next", "tree", "reclaimed"], "formats": ["<u4", "<u8", "<u8", "<u8"],
+    "offsets": [0, 16, 56, 208],
     "itemsize": 256,
 })
 TABLE_SLOTS = 131072
@@ -167,6 +168,8 @@ class Fold:
         """A message's offset must be the queue's next; its entry is compared later."""
         self.messages += 1
         want = self.following.get(queue)
+        if want is None and self.holed:
+            want = offset
         if want is None:
             if queue not in self.deleted:
                 self.problem(f"{self.place(position)}: a message of no queue ({queue})")
@@ -194,7 +197,8 @@ class Fold:
             return "" if 8 <= size <= 136 else f"a group's record of {size} bytes"
         if kind == QUEUE_DELETE:
             self.deleted.add(queue)
-            return "" if self.following.pop(queue, None) is not None else "no such queue"
+            known = self.following.pop(queue, None) is not None
+            return "" if known or self.holed else "no such queue"
         if kind == TRIM:
             return "" if offset <= self.following.get(queue, offset) else "a purge beyond the end"
         if kind == SEEK:
@@ -216,6 +220,10 @@ class Fold:
         if kind in (CANCEL, MOVE):
             known = size == 8 and int.from_bytes(body, "little") in self.aside
             return "" if known or self.holed else "a verdict on no pending message"
+        if kind == QUEUE_SETTINGS:
+            fields = [struct.unpack_from("<BBH", body, at) for at in range(0, size - 11, 12)]
+            fit = size % 12 == 0 and all(1 <= f <= 32 and not z and s == 8 for f, z, s in fields)
+            return "" if fit else f"settings of a queue in {size} bytes"
         if kind == NOTE:
             name = int.from_bytes(body[:2], "little")
             whole = size >= 8 and 1 <= name <= min(size - 8, 512)
@@ -231,7 +239,8 @@ class Fold:
         if self.image is None or here != self.image_at:
             return
         for queue, following in self.image.items():
-            if self.following.get(queue, following) != following:
+            known = self.following.get(queue, following)
+            if known > following or (known < following and not self.holed):
                 self.problem(
                     f"checkpoint {here:016x}: queue {queue} has its next offset at {following}, "
                     f"the log at {self.following[queue]}")
@@ -244,7 +253,7 @@ class Fold:
             if slot is None or self.index is None:
                 continue
             want = np.frombuffer(entries, np.uint64).reshape(-1, 4)
-            want = want[want[:, 0] < slot["next"]]
+            want = want[(want[:, 0] < slot["next"]) & (want[:, 0] >= slot["reclaimed"])]
             if len(want):
                 self.compare_queue(queue, int(slot["tree"]), want)
         self.pending.clear()

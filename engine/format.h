@@ -30,6 +30,7 @@ enum record_type {
     RECORD_MOVE = 13,
     RECORD_FANOUT = 14,
     RECORD_GROUP_SETTINGS = 15,
+    RECORD_QUEUE_SETTINGS = 16,
     RECORD_NOTE = 18,
     RECORD_RELEASE = 17
 };

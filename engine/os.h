@@ -90,6 +90,13 @@ static inline int file_lock(int fd, int type, int wait) {
         if (errno != EINTR) return errno;
     return 0;
 }
+/* The same for another byte, without waiting: who has which segment mapped. EAGAIN if another holds it. */
+static inline int byte_lock(int fd, int type, uint64_t byte) {
+    struct flock lock = {.l_type = (short)type, .l_whence = SEEK_SET, .l_start = (off_t)byte, .l_len = 1};
+    while (fcntl(fd, F_OFD_SETLK, &lock))
+        if (errno != EINTR) return errno;
+    return 0;
+}
 /* Write all of it, or return errno. */
 static inline int write_all(int fd, const void *bytes, size_t size, off_t at) {
     while (size) {

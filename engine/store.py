@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from penstock.engine._core import Reclaimer
 from penstock.engine.errors import CorruptionError, EngineError, InvalidError, StoreLockedError
-from penstock.engine.reclaim import forget_checkpoints, keep
+from penstock.engine.reclaim import Reclaim, forget_checkpoints, save, settled
 from penstock.engine.timekeeper import Timekeeper
 
 if TYPE_CHECKING:
@@ -35,6 +34,7 @@ SEGMENT_HEADER = 4096
 CHECKPOINT_BYTES = 64 << 20
 MAINTENANCE_S = 0.05
 AHEAD = 4  # segments made ahead of need at most
+LOW = 8  # segments for which there must be room, else one is kept for confirmations
 
 
 def open_store(
@@ -180,6 +180,8 @@ def recover(store: Store, root: str, repair: bool) -> None:
         store._start(0, 1, 1, False)
         return
     position, clean = newest_checkpoint(store, root)
+    if not position and not repair:
+        refuse_headless(root, numbers)
     start = position or numbers[0] << 32 | SEGMENT_HEADER
     if not clean:
         settle_segments(root, [number for number in numbers if number >= start >> 32])
@@ -201,6 +203,7 @@ def recover(store: Store, root: str, repair: bool) -> None:
     # power cut ended could stand there and be taken for the next one.
     if clean and end == position and end >> 32 == last_used(root, numbers) and store._blank(end):
         store._start(end, 0, last, True)
+        settled(store, numbers, end >> 32, end)
         return
     number = (end >> 32) + 1
     while used(root, number):
@@ -208,6 +211,22 @@ def recover(store: Store, root: str, repair: bool) -> None:
     if number > last:
         store._create(number)
     store._start(end, number, max(last, number), False)
+    settled(store, numbers, number, end)
+
+
+def refuse_headless(root: str, numbers: list[int]) -> None:
+    """Raise CorruptionError if the log does not go back to its beginning: it needs a checkpoint."""
+    first = next((number for number in numbers if used(root, number)), 0)
+    if not first:
+        return
+    with open(segment_path(root, first), "rb") as file:
+        before = int.from_bytes(file.read(72)[64:], "little")
+    if before:
+        raise CorruptionError(
+            f"{root}/ckpt: no checkpoint is whole, and what the log had before "
+            f"{segment_path(root, first)} was reclaimed. Nothing was changed. Restore a "
+            "checkpoint, or open with repair=True to have what the rest of the log says"
+        )
 
 
 def settle_segments(root: str, numbers: list[int]) -> None:
@@ -334,6 +353,7 @@ class Maintenance(threading.Thread):
         self.ended = threading.Event()
         self.segment = 0
         self.keeper: Timekeeper | None = None
+        self.reclaim = Reclaim(store)
 
     def run(self) -> None:
         while not self.ended.wait(MAINTENANCE_S):
@@ -355,16 +375,22 @@ class Maintenance(threading.Thread):
             self.keeper = Timekeeper(self.store)
             self.keeper.start()
         if self.store._due_checkpoint(CHECKPOINT_BYTES):
-            self.store.checkpoint()
-            forget_checkpoints(self.store.path)
-            keep(self.store)
-        Reclaimer(self.store).give_up()
+            save(self.store)
+        self.reclaim.turn(time.monotonic())
 
     def ahead(self) -> int:
         """How many segments to have ready: more when they were used up fast since the last turn."""
         segment = self.store.stat()["written"] >> 32
         used_up, self.segment = segment - self.segment, segment
-        return 1 if used_up == 0 else min(1 + 2 * used_up, AHEAD)
+        if used_up == 0:
+            # Where the disk is nearly full one more stands by, which messages do not get.
+            return 2 if self.low() else 1
+        return min(1 + 2 * used_up, AHEAD)
+
+    def low(self) -> bool:
+        """Whether the file system has room for a few segments only."""
+        facts = os.statvfs(self.store.path)
+        return facts.f_bavail * facts.f_frsize < LOW * self.store.segment_size
 
     def stop(self) -> None:
         self.ended.set()

@@ -106,3 +106,13 @@ def test_the_engine_writes_this_layout(tmp_path: Path) -> None:
         assert raw[at + 112: at + len(wanted)] == wanted[112:] or at == 0x1168
     assert not any(raw[88:4096]) and not any(raw[0x12B0:])
     assert check(tmp_path / "s").problems == []
+
+
+def test_the_settings_of_a_queue_are_fields(tmp_path: Path) -> None:
+    with Store.open(tmp_path / "s", segment_size=1 << 20) as store:
+        store.queue("a").configure(retain_ms=5, keep="unconfirmed")
+    raw = (tmp_path / "s" / "log" / "00000001.seg").read_bytes()
+    body = bytes.fromhex("010008000500000000000000" "030008000100000000000000")
+    at = raw.index(body) - 48
+    assert RECORD.unpack_from(raw, at)[:4] == (24, 16, 0, 0)
+    assert RECORD.unpack_from(raw, at)[5:8] == (0, 1, 0)

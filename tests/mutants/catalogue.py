@@ -61,7 +61,7 @@ MUTANTS = (
         "the old segment is on disk before the next one begins",
         "engine/_commit.pxi",
         "    failed = log_sync(core)\n    if failed == 0:\n        durable_raise(core, end)\n"
-        "        failed = segment_begin",
+        "        live_seal(core, end >> 32, end & BYTE)\n        failed = segment_begin",
         "    failed = 0\n    if failed == 0:\n        durable_raise(core, end)\n"
         "        failed = segment_begin",
         (POWER,),

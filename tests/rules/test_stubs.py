@@ -16,6 +16,7 @@ ALLOWED = r"""
 .*\.__init__
 .*\.Durability
 .*\.FilterKind
+.*\.Keep
 .*\.HasFileno
 """
 
