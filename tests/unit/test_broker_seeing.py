@@ -230,3 +230,13 @@ def test_a_made_up_cursor_does_no_harm(store: Store, ask: Any, cursor: int) -> N
     assert told["next"] is None
     assert ask("find", queue="red", cursor=cursor)["next"] is None
     assert ask("lag", cursor=cursor)["next"] is None
+
+
+def test_a_message_of_a_fan_out_is_traced_in_each_of_its_queues(store: Store, ask: Any) -> None:
+    queues = [store.queue(name) for name in ("red", "blue")]
+    store.fanout(queues, b"m")
+    for queue in queues:
+        receipt = queue.group().receive(1, lease_ms=LONG).receipts
+        queue.group().confirm(receipt)
+        told = ask("trace", queue=queue.name, offset=0)["events"]
+        assert [one["what"] for one in told] == ["sent", "visible", "confirmed"]
