@@ -450,9 +450,14 @@ cdef void sums_mend(core_t* core, child_t* child, uint32_t height) noexcept nogi
         child_sum(child, below + at)
 
 
+cdef inline uint32_t stripe_of(core_t* core, const group_t* group) noexcept nogil:
+    """The stripe by the slot, which stays when the group is removed while somebody waits for it or holds it."""
+    return <uint32_t>((<const uint8_t*>group - (core.base + GROUPS_AT)) // 256 % STRIPES)
+
+
 cdef void stripe_lock(core_t* core, group_t* group) noexcept nogil:
     """Take the group's lock; if its last holder died inside, mend every group it guards."""
-    stripe_take(core, group.id % STRIPES)
+    stripe_take(core, stripe_of(core, group))
 
 
 cdef void stripe_take(core_t* core, uint32_t at) noexcept nogil:
@@ -470,4 +475,4 @@ cdef void stripe_take(core_t* core, uint32_t at) noexcept nogil:
 
 
 cdef void stripe_unlock(core_t* core, group_t* group) noexcept nogil:
-    pthread_mutex_unlock(stripe(core, group.id))
+    pthread_mutex_unlock(&core.control.stripes[stripe_of(core, group)])

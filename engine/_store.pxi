@@ -125,7 +125,12 @@ cdef class Store:
             raise_verdict(verdict, f"queue {name!r}")
             id = made
         if find_queue(core, id) != NULL and find_queue(core, id).group == 0:
-            self._group(id, b"", 0)
+            try:
+                self._group(id, b"", 0)
+            except QueueNotFoundError:
+                if not create:
+                    raise
+                return self.queue(name)     # deleted meanwhile: made again
         return queue_new(self, name, id)
 
     def _group(self, uint32_t queue, bytes name, uint64_t start):

@@ -84,9 +84,11 @@ cdef int delivery_take(core_t* core, lane_t* lane, uint32_t queue_id, uint32_t g
         return -NOT_FOUND
     if load32(&core.control.poisoned):
         return -POISONED
+    group_id = group.id
     pin_take(core, pin)
     stripe_lock(core, group)
-    if group.id:
+    # It may have been removed while we waited, and its slot may have another by now.
+    if group_id and group.id == group_id:
         found = group_take(core, queue, group, count, max_bytes, lease_ms * <uint64_t>1000, out, &deads)
     generation = group.generation
     suspects = group.suspects

@@ -93,7 +93,8 @@ class Supervisor:
             again = not self.stopping and not first
             self.ended(index, again)
             if not again:
-                self.failed |= code != 0 or not self.stopping
+                # One that was told before it could listen has served nothing yet.
+                self.failed |= code not in (0, -signal.SIGTERM) or not self.stopping
                 continue
             self.plan(index, worker, code)
 

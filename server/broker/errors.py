@@ -48,6 +48,8 @@ class BrokerError(Exception):
 KINDS: tuple[tuple[type[engine.EngineError], Kind], ...] = (
     (engine.QueueNotFoundError, Kind.NOT_FOUND),
     (engine.ConflictError, Kind.EXISTS),
+    (engine.PendingNotFoundError, Kind.NOT_FOUND),
+    (engine.PendingDecidedError, Kind.EXISTS),
     (engine.TooLargeError, Kind.TOO_LARGE),
     (engine.InvalidError, Kind.INVALID),
     (engine.StoreFullError, Kind.STORE_FULL),

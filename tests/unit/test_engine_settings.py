@@ -73,6 +73,7 @@ def test_what_is_no_list_of_fields_is_refused(tmp_path: Path, wrong: bytes) -> N
 
 def test_a_deleted_group_gives_its_pages_back(tmp_path: Path) -> None:
     with quiet(opened(tmp_path / "s")) as store:
+        pages = 0
         for round_ in range(20):
             group = store.queue("a").group("g")
             for number in range(2, 5):
@@ -82,7 +83,9 @@ def test_a_deleted_group_gives_its_pages_back(tmp_path: Path) -> None:
                 group._setting(1)
             with pytest.raises(QueueNotFoundError):
                 group._settings(field(2, b"x"))
-        assert store.stat()["state_pages"] <= 5
+            if round_ == 5:
+                pages = store.stat()["state_pages"]
+        assert store.stat()["state_pages"] == pages
 
 
 def test_the_record_has_these_bytes(tmp_path: Path) -> None:
