@@ -200,6 +200,7 @@ def test_a_death_in_the_middle_leaves_every_message_in_one_place(store: Store) -
     for turn in range(20):
         queue.append_many([b"%d" % (4 + 10 * turn + at) for at in range(10)])
         assert in_child(fail_and_die, Path(store.path)) == -signal.SIGKILL
+        store._flush()      # what the dead one had moved is seen only once it is on disk
         moved = sorted(map(int, messages(dead).values()))
         assert len(moved) == len(set(moved))
     confirmed = queue.group().stat()["floor"]
