@@ -74,11 +74,7 @@ cdef void operation_prepare(core_t* core, operation_t* operation, record_t* reco
     elif operation.kind == KIND_GROUP_SETTINGS:
         settings_prepare(core, operation, record)
     elif operation.kind == KIND_SEEK:
-        group = find_group(core, (<const uint32_t*>record_body(record))[0])
-        if group != NULL:
-            stripe_lock(core, group)
-            group.frozen = 1
-            stripe_unlock(core, group)
+        seek_prepare(core, operation, record)
     elif operation.kind == KIND_QUEUE_DELETE or operation.kind == KIND_TRIM or operation.kind == KIND_QUEUE_SETTINGS:
         if find_queue(core, operation.queue) == NULL:
             operation.verdict = NOT_FOUND
@@ -106,6 +102,23 @@ cdef void settings_prepare(core_t* core, operation_t* operation, record_t* recor
     # Of a group that is frozen already the cursor says nothing: an earlier record of this round decides it.
     stripe_lock(core, group)
     record.offset = 0 if group.frozen else group.cursor
+    group.frozen = 1
+    stripe_unlock(core, group)
+
+
+cdef void seek_prepare(core_t* core, operation_t* operation, record_t* record) noexcept nogil:
+    """Freeze the group; BUSY if another seek came between, in an earlier round or in this one: it is to be made anew."""
+    cdef const seek_t* body = <const seek_t*>record_body(record)
+    cdef group_t* group = find_group(core, body.group)
+    if group == NULL:
+        operation.verdict = NOT_FOUND
+    elif body.generation != group.generation + 1 or group.seeking == <uint16_t>core.control.sequence:
+        operation.verdict = BUSY
+    if operation.verdict != DONE:
+        record.type = RECORD_SKIP
+        return
+    group.seeking = <uint16_t>core.control.sequence
+    stripe_lock(core, group)
     group.frozen = 1
     stripe_unlock(core, group)
 

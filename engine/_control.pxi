@@ -105,6 +105,7 @@ cdef struct group_t:
     uint64_t suspects           # below: maybe in flight when the store crashed, so each delivery is recorded
     uint8_t frozen              # a record that changes what is taken is on its way: nothing new is taken until then
     uint8_t behind              # the last take stopped for the time it took, not because there was no more
+    uint16_t seeking            # low bits of the sequence of the frame that has its last SEEK
     uint32_t order              # page of the arena with its lines; 0: unordered
     uint64_t sought             # position of the last SEEK, which says what was before; 0 none
 

@@ -140,8 +140,12 @@ cdef class Store:
 
     def _seek(self, uint32_t queue, uint32_t group, uint64_t offset, list kept=[]):
         """Set a group to an offset, durably; kept: ranges (first, count) that are confirmed there."""
-        cdef tuple now = seek_now(live(self), queue, group)
-        verdict, _, _ = self._operate(KIND_SEEK, queue, offset, RECORD_SEEK, seek_body(group, now, kept))
+        cdef tuple now
+        verdict = BUSY
+        while verdict == BUSY:
+            # Again if somebody else sought meanwhile: what a SEEK says of before must be what it finds.
+            now = seek_now(live(self), queue, group)
+            verdict, _, _ = self._operate(KIND_SEEK, queue, offset, RECORD_SEEK, seek_body(group, now, kept))
         raise_verdict(verdict, "seek")
 
     def _place(self, Queue queue not None, uint64_t position):

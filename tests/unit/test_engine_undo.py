@@ -1,6 +1,7 @@
 """A rewind taken back: what was confirmed before or since stays so, over crashes as well."""
 
 import random
+import threading
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from penstock.engine import Attributes, Consumer, InvalidError
 from penstock.engine._core import Inspector
 from penstock.engine.check import check
 from penstock.engine.undo import undone
+
+SEEK, SEEK_RECORD, DONE, BUSY = 2, 3, 0, 8
 
 
 def confirmed(consumer: Consumer, count: int) -> set[int]:
@@ -121,3 +124,26 @@ def test_nothing_confirmed_comes_again_and_nothing_else_is_passed(
     since = done(current, now) - set(range(target))
     assert done(goal, kept) == done(floor, held) | since
     assert all(first + count <= following for (first, count), (following, _) in zip(kept, kept[1:]))
+
+def test_seeks_at_the_same_moment_all_count(tmp_path: Path) -> None:
+    """A seek that another overtook is made anew, not answered and forgotten."""
+    seekers, turns = 4, 25
+    with quiet(opened(tmp_path / "store")) as store:
+        queue = store.queue("red")
+        queue.append_many([b"x"] * 200)
+        group = queue.group()
+
+        def seek(number: int) -> None:
+            for turn in range(turns):
+                queue.group().seek(offset=number * turns + turn)
+
+        threads = [threading.Thread(target=seek, args=(number,)) for number in range(seekers)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        # The generation counts the seeks: only the one after the last is taken.
+        for generation, verdict in ((seekers * turns, BUSY), (seekers * turns + 1, DONE)):
+            body = group.id.to_bytes(4, "little") + generation.to_bytes(4, "little")
+            assert store._operate(SEEK, queue.id, 7, SEEK_RECORD, body)[0] == verdict
+        assert group.receive(1).offsets.tolist() == [7]
