@@ -107,7 +107,7 @@ cdef void settings_prepare(core_t* core, operation_t* operation, record_t* recor
 
 
 cdef void seek_prepare(core_t* core, operation_t* operation, record_t* record) noexcept nogil:
-    """Freeze the group; BUSY if another seek came between, in an earlier round or in this one: it is to be made anew."""
+    """Freeze the group; BUSY if another seek came between, in this round or before: it is to be made anew."""
     cdef const seek_t* body = <const seek_t*>record_body(record)
     cdef group_t* group = find_group(core, body.group)
     if group == NULL:
