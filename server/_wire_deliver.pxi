@@ -38,7 +38,7 @@ cdef struct confirm_t:
     uint8_t* verdicts       # NULL: all DONE
 
 
-cdef class NativeBase(Endpoint):
+cdef class NativeBase(Framed):
     """The replies of one native connection.
 
     Invariants:
@@ -46,7 +46,6 @@ cdef class NativeBase(Endpoint):
       2. A leased or read body is copied into out before its pin is released.
     """
     cdef buffer_t confirms          # confirm_t, oldest first
-    cdef uint32_t parked, staged
     cdef bint greeted
     cdef uint64_t producer
 

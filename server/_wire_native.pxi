@@ -1,59 +1,12 @@
 # One native connection: whole frames in the socket buffer become staged operations.
 
 cdef class NativeEndpoint(NativeBase):
-    """The frames of one connection.
-
-    Invariants:
-      1. While not held, pending holds the first bytes of at most one frame; while held, whatever
-         has not been walked. It is as large as what arrived, never as what was announced.
-    """
-    cdef buffer_t pending
+    """The frames of one connection."""
     cdef object answer
 
     def __init__(self, Hub hub, answer):
         self.hub = hub
         self.answer = answer
-
-    def __dealloc__(self):
-        buffer_free(&self.pending)
-
-    def buffer_updated(self, Py_ssize_t size):
-        self.hub.received_bytes += size
-        if self.closing:
-            return
-        self.active = monotonic()
-        self.feed(<const uint8_t*>PyByteArray_AS_STRING(self.hub.scratch), size)
-        self.finish()
-
-    cdef int finish(self) except -1:
-        """After a read: wake the committer once, write what could be answered at once."""
-        if self.staged:
-            self.staged = 0
-            self.hub.lane.kick()
-        if self.out.used:
-            self.flush()
-        return 0
-
-    cdef int feed(self, const uint8_t* data, size_t size) except -1:
-        cdef size_t position = 0
-        cdef size_t taken
-        if self.held:
-            return self.keep(data, size)
-        while self.pending.used and position < size:
-            taken = min(self.missing(), size - position)
-            self.keep(data + position, taken)
-            position += taken
-            if self.missing() == 0:
-                buffer_consume(&self.pending, self.process(self.pending.data, self.pending.used))
-                if self.closing:
-                    return 0
-                if self.held:
-                    break
-        if not self.held and not self.closing:
-            position += self.process(data + position, size - position)
-        if not self.closing and position < size:
-            self.keep(data + position, size - position)
-        return 0
 
     cdef size_t missing(self) noexcept nogil:
         """How many bytes pending lacks for its length, then for the frame; 0 also if it is refused."""
@@ -64,17 +17,6 @@ cdef class NativeEndpoint(NativeBase):
         if size < 12 or size > self.hub.frame_bytes:
             return 0
         return 4 + <size_t>size - min(self.pending.used, 4 + <size_t>size)
-
-    cdef int keep(self, const uint8_t* data, size_t size) except -1:
-        if buffer_append(&self.pending, data, size) < 0:
-            raise MemoryError
-        return 0
-
-    cdef int proceed(self) except -1:
-        if not self.closing and self.pending.used:
-            buffer_consume(&self.pending, self.process(self.pending.data, self.pending.used))
-        self.finish()
-        return 0
 
     cdef size_t process(self, const uint8_t* data, size_t size) except? 0:
         """Walk all whole frames; returns how many bytes were dealt with."""
@@ -317,7 +259,6 @@ cdef class NativeEndpoint(NativeBase):
             parked.offset = load64(at + 8)
             parked.max_messages = load32(at + 16)
             parked.max_bytes = load32(at + 20)
-        self.parked += 1
         self.hub.waiting.park(parked, min(self.wait_of(frame), self.hub.wait_limit))
         return 0
 
@@ -373,23 +314,10 @@ cdef class NativeEndpoint(NativeBase):
             buffer_free(&frame)
         return 0
 
-    cdef int lost(self) except -1:
-        if self.parked:
-            self.hub.waiting.forget(self)
-        buffer_free(&self.pending)
-        return 0
-
     cdef bint expired(self, double now) noexcept:
         if not self.greeted:
             return now - self.opened > self.hub.handshake_s
         return not self.in_flight and not self.parked and now - self.active > self.hub.idle_s
-
-    cdef int stop(self) except -1:
-        if self.in_flight == 0 and self.transport is not None:
-            self.closing = True
-            self.flush()
-            self.transport.close()
-        return 0
 
 
 @cython.final

@@ -6,7 +6,7 @@ cdef double RETRY_S = 0.2   # a safety net under the wake-ups, for what other pr
 @cython.final
 cdef class Parked:
     """One request that waits for a message: of a native connection, or a future of the HTTP door."""
-    cdef NativeBase endpoint
+    cdef Framed endpoint
     cdef object future
     cdef uint8_t verb
     cdef uint32_t tag, queue, group, max_messages, max_bytes, lease_ms
@@ -42,6 +42,11 @@ cdef class WaitingRoom:
         cdef int64_t group = -1 if parked.verb == READ else <int64_t>parked.group
         groups = self.queues.setdefault(parked.queue, {})
         groups.setdefault(group, OrderedDict())[parked] = None
+        if parked.endpoint is not None:
+            if parked.endpoint.waits is None:
+                parked.endpoint.waits = {}
+            parked.endpoint.parked += 1
+            parked.endpoint.waits[parked] = None
         self.count += 1
         self.hub.lane.watch(True)
         self.at(monotonic() + wait_ms / 1000.0, parked)
@@ -64,6 +69,7 @@ cdef class WaitingRoom:
                 del self.queues[parked.queue]
         if parked.endpoint is not None:
             parked.endpoint.parked -= 1
+            del parked.endpoint.waits[parked]
         return 0
 
     cdef int watch(self, uint32_t queue, int64_t group) except -1:
@@ -190,12 +196,10 @@ cdef class WaitingRoom:
                     self.answer_nothing(parked)
         return 0
 
-    cdef int forget(self, Endpoint endpoint) except -1:
+    cdef int forget(self, Framed endpoint) except -1:
         """The connection is lost: nobody takes messages for it any more."""
-        for groups in list(self.queues.values()):
-            for line in list(groups.values()):
-                for parked in [one for one in line if (<Parked>one).endpoint is endpoint]:
-                    self.remove(parked)
+        for parked in list(endpoint.waits):
+            self.remove(parked)
         return 0
 
     cdef int close(self) except -1:
