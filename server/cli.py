@@ -8,6 +8,7 @@ import os
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from typing import TypeAlias
 
 from penstock import ConnectionLostError, PenstockError, QueueNotFoundError
@@ -67,6 +68,7 @@ def parser() -> ArgumentParser:
         epilog=EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    root.add_argument("--version", action=_Version, help="show which version this is")
     commands = root.add_subparsers(metavar="COMMAND", required=True)
     remote = _remote()
     _add_serve(commands)
@@ -82,6 +84,21 @@ def parser() -> ArgumentParser:
     _add_check(commands)
     _add_completion(commands)
     return root
+
+
+class _Version(argparse.Action):
+    """Asked of the installed distribution only when somebody wants to know."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str) -> None:
+        super().__init__(option_strings, dest, nargs=0, help=help)
+
+    def __call__(self, parser: ArgumentParser, *_: object) -> None:
+        try:
+            found = version("penstock")
+        except PackageNotFoundError:
+            found = "of a folder that was never built"
+        print(f"penstock {found}, Python {sys.version.split()[0]}")
+        parser.exit(EXIT_OK)
 
 
 Commands: TypeAlias = "argparse._SubParsersAction[ArgumentParser]"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from client_fake import Background
@@ -73,3 +74,10 @@ def test_lines_joined_are_the_file(content: bytes) -> None:
     lines = ship.split(content)
     assert b"".join(lines) == content
     assert all(line.find(b"\n") in (-1, len(line) - 1) for line in lines)
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--version"])
+    assert ended.value.code == 0
+    assert re.fullmatch(r"penstock \d+\.\d+\.\d+, Python 3\.[\d.]+\S*\n", capsys.readouterr().out)
