@@ -110,3 +110,10 @@ cdef class Lane:
     cdef void watch(self, bint waiting) noexcept nogil
     # Queues that got something visible since the last call (ids, possibly repeated); returns how many, -1 = too many: wake all.
     cdef int woken(self, uint32_t* out, int room) noexcept nogil
+
+# A receipt as a number below 2^63: the low bits of its offset and of its keyed hash.
+cdef inline uint64_t receipt_short(const receipt_t* receipt) noexcept nogil:
+    return (receipt.offset & 0x7FFFFFFF) << 32 | <uint32_t>receipt.mac
+
+# The receipt that such a number stands for in a group (0: the queue's own). DONE; STALE: late, or made up; NOT_FOUND.
+cdef int receipt_whole(Store store, uint32_t queue, uint32_t group, uint64_t short_, receipt_t* out) noexcept nogil

@@ -65,6 +65,7 @@ include "_schedule.pxi"     # what is pending, for Python
 include "_queue.pxi"        # Queue
 include "_consumer.pxi"     # Consumer
 include "_group.pxi"        # settings of a group, from Python
+include "_short.pxi"        # receipts as one number
 include "_placing.pxi"      # many stored messages into a queue
 include "_fanout.pxi"       # one body in many queues
 include "_atomic.pxi"       # appends to several queues, all or none

@@ -269,4 +269,11 @@ MUTANTS = (
         "        aside.spare = DELAYED | ",
         (PENDING,),
     ),
+    Mutant(
+        "a receipt said as a number fits one lease only",
+        "engine/_short.pxi",
+        "            if <uint32_t>mac == <uint32_t>short_:",
+        "            if True:",
+        ("tests/unit/test_engine_short.py",),
+    ),
 )

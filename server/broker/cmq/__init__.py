@@ -1,0 +1,1 @@
+"""What CMQ means by queue, topic and message, for both of its wires: HTTP and TCP."""
