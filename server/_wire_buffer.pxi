@@ -118,7 +118,8 @@ cdef inline const char* verdict_text(int verdict) noexcept nogil:
     if verdict == TOO_LARGE:
         return b"the message or batch is over its limit"
     if verdict == STORE_FULL:
-        return b"the disk is full; receiving and confirming go on"
+        return (b"the disk is full: free some space, purge a queue, or let queues keep less; "
+                b"receiving and confirming go on")
     if verdict == POISONED:
         return b"a write or fsync failed; the store must be reopened"
     if verdict == BUSY:

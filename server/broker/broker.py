@@ -15,7 +15,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 S = TypeVar("S")
 
-NAME = re.compile(r"(?:[A-Za-z0-9_-][A-Za-z0-9._-]*/)?[A-Za-z0-9._-]+", re.ASCII)
+NAME = re.compile(r"(?:[A-Za-z0-9_-][A-Za-z0-9._-]*/)?(?!\.+\Z)[A-Za-z0-9._-]+", re.ASCII)
 NAME_CHARACTERS = 128
 OFFSET, TIME, EARLIEST, LATEST = range(4)
 
@@ -170,7 +170,8 @@ def checked(name: str) -> str:
     if len(name) > NAME_CHARACTERS or NAME.fullmatch(name) is None:
         raise BrokerError(
             Kind.INVALID,
-            "a name is 1 to 128 of the characters A-Z a-z 0-9 . _ - with one / behind a namespace",
+            "a name is 1 to 128 of the characters A-Z a-z 0-9 . _ - with one / behind a namespace, "
+            "and not of dots alone",
         )
     return name
 

@@ -50,7 +50,9 @@ TOP = {
     "setup.py",
     "tests",
 }
-ROOM_KINDS = {".py", ".pyx", ".pxi", ".pxd", ".pyi", ".h", ".typed", ".html", ".css", ".js", ".svg"}
+ROOM_KINDS = {
+    ".py", ".pyx", ".pxi", ".pxd", ".pyi", ".h", ".toml", ".typed", ".html", ".css", ".js", ".svg",
+}  # fmt: skip
 LARGEST_FILE = 2 << 20
 
 CYTHON_FUNCTION = re.compile(r"( *)(?:async )?c?p?def (?!class |extern |struct |enum )[^=]*\(.*$")

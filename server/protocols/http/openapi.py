@@ -57,7 +57,7 @@ OPERATIONS: tuple[tuple[str, str, str, Any, Any, int], ...] = (
 RAW = ("application/octet-stream", "application/x-ndjson", "application/vnd.penstock.batch")
 NAME = {
     "type": "string",
-    "pattern": "^([A-Za-z0-9_-][A-Za-z0-9._-]*/)?[A-Za-z0-9._-]+$",
+    "pattern": r"^([A-Za-z0-9_-][A-Za-z0-9._-]*/)?(?!\.+$)[A-Za-z0-9._-]+$",
     "maxLength": 128,
 }
 
