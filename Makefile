@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test debug-test soak mutants bench asv lint build clean distclean FORCE
+.PHONY: help run test debug-test soak mutants bench asv asv-html lint build clean distclean FORCE
 
 # release, debug (bounds checked) or trace (for coverage; several times slower).
 PENSTOCK_BUILD ?= release
@@ -56,10 +56,16 @@ mutants: build $(VENV)/test ## break each rule of safety and see a test fail
 bench: build ## measure beside the peers that this machine has
 	@exec $(PY) benchmarks/compare.py $(ARGS)
 
-asv: build $(VENV)/bench ## run the benchmark suite for this commit
+# Without COMMITS the work tree is measured as it is built; with COMMITS (a range of git) asv builds
+# each of them into a virtualenv of its own, below .asv.
+asv: $(if $(COMMITS),,build) $(VENV)/bench ## run the benchmark suite; COMMITS=main~5..main, ARGS="--bench Append"
 	@$(VENV)/bin/asv machine --yes >/dev/null
-	@exec $(VENV)/bin/asv run --quick --python=same \
-	  --set-commit-hash "$$(git rev-parse HEAD)" $(ARGS)
+	@exec $(VENV)/bin/asv run --show-stderr $(if $(COMMITS),"$(COMMITS)",--quick --python=same \
+	  --set-commit-hash "$$(git rev-parse HEAD)") $(ARGS)
+
+asv-html: $(VENV)/bench ## make pages of what asv has measured: .asv/html/index.html
+	@$(VENV)/bin/asv publish $(ARGS)
+	@exec $(PY) benchmarks/asv_pages.py .asv/html
 
 lint: build $(VENV)/test ## check the types
 	@exec $(VENV)/bin/mypy $(ARGS)

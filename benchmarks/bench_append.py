@@ -4,32 +4,33 @@ import threading
 
 import numpy as np
 
-from .stores import LEVELS, SIZE, Prepared, bodies
+from .stores import LEVELS, Prepared, bodies
 
 BATCHES = [1, 64, 1000]
+SIZES = [128, 1024]
 THREADS = 16
 
 
 class Append(Prepared):
-    params = (LEVELS, BATCHES)
-    param_names = ("durability", "batch")
+    params = (LEVELS, BATCHES, SIZES)
+    param_names = ("durability", "batch", "size")
 
-    def setup(self, durability, batch):
+    def setup(self, durability, batch, size):
         self.prepare()
-        self.bodies = bodies(batch)
+        self.bodies = bodies(batch, size)
         self.packed = np.frombuffer(b"".join(self.bodies), dtype=np.uint8)
-        self.sizes = np.full(batch, SIZE, dtype=np.uint32)
+        self.sizes = np.full(batch, size, dtype=np.uint32)
 
-    def time_append_many(self, durability, batch):
+    def time_append_many(self, durability, batch, size):
         self.queue.append_many(self.bodies, durability=durability)
 
-    def time_append_packed(self, durability, batch):
+    def time_append_packed(self, durability, batch, size):
         self.queue.append_packed(self.packed, self.sizes, durability=durability)
 
-    def track_fsyncs_per_append(self, durability, batch):
+    def track_fsyncs_per_append(self, durability, batch, size):
         return self.each("fsyncs", durability, 100)
 
-    def track_bytes_per_message(self, durability, batch):
+    def track_bytes_per_message(self, durability, batch, size):
         return self.each("bytes_written", durability, 100) / batch
 
     track_fsyncs_per_append.unit = "fdatasyncs"

@@ -1,0 +1,74 @@
+"""One commit spread over many queues, and one message fanned out to many of them."""
+
+from .stores import SIZE, Prepared, bodies
+
+MESSAGES = 1000
+
+
+class Queues(Prepared):
+    """A thousand messages in one commit, dealt out to so many queues."""
+
+    params = [1, 100, 10_000]
+    param_names = ("queues",)
+
+    def setup(self, queues):
+        self.prepare()
+        self.queues = [self.store.queue(f"q{number}") for number in range(queues)]
+        self.body = bodies(1)[0]
+        self.next = 0
+        # Each queue has its first index page before the clock runs.
+        for low in range(0, queues, 8192):
+            self.store.fanout(self.queues[low:low + 8192], self.body, durability="kernel")
+
+    def spread(self):
+        count = len(self.queues)
+        with self.store.batch() as batch:
+            for number in range(self.next, self.next + MESSAGES):
+                batch.append(self.queues[number % count], self.body)
+        self.next = (self.next + MESSAGES) % count
+
+    def time_commit_1000(self, queues):
+        self.spread()
+
+    def track_fsyncs_per_commit(self, queues):
+        before = self.spent("fsyncs")[0]
+        for _ in range(20):
+            self.spread()
+        return (self.spent("fsyncs")[0] - before) / 20
+
+    track_fsyncs_per_commit.unit = "fdatasyncs"
+
+    def track_bytes_per_message(self, queues):
+        before = self.spent("bytes_written")[0]
+        for _ in range(20):
+            self.spread()
+        return (self.spent("bytes_written")[0] - before) / (20 * MESSAGES)
+
+    track_bytes_per_message.unit = "bytes"
+
+
+class Fanout(Prepared):
+    """One message to so many queues: one body, one record, an index entry for each."""
+
+    params = [10, 1000, 10_000]
+    param_names = ("queues",)
+
+    def setup(self, queues):
+        self.prepare()
+        self.queues = [self.store.queue(f"q{number}") for number in range(queues)]
+        self.body = bodies(1, SIZE)[0]
+        self.fan()
+
+    def fan(self):
+        self.store.fanout(self.queues, self.body, durability="disk")
+
+    def time_fanout(self, queues):
+        self.fan()
+
+    def track_bytes_per_queue(self, queues):
+        before = self.spent("bytes_written")[0]
+        for _ in range(10):
+            self.fan()
+        return (self.spent("bytes_written")[0] - before) / (10 * queues)
+
+    track_bytes_per_queue.unit = "bytes"
