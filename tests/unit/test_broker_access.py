@@ -63,7 +63,8 @@ def test_the_asks(tmp_path: Path) -> None:
             "keys": [{"id": made["id"], "label": "x", "created_us": 5}]}
         with pytest.raises(BrokerError):
             ask("key.create", {"label": "x" * 257}, 5)
-        assert ask("key.delete", {"id": made["id"]}, 7) == {} and ask("key.list", {}, 8) == {"keys": []}
+        assert ask("key.delete", {"id": made["id"]}, 7) == {}
+        assert ask("key.list", {}, 8) == {"keys": []}
 
 
 def test_signatures_are_compared_whole() -> None:
