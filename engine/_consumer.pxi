@@ -126,6 +126,18 @@ cdef class Consumer:
         self.queue.store._seek(self.queue.id, self.id, target)
         return target, stat["next"] - target
 
+    def rewind(self, *, uint64_t time_us):
+        """Let what was stored at or after a time (µs since 1970) come again, durably; what stands before it stays as
+        it is, but comes again as well beyond 262,144 messages above the floor, or 4,096 ranges. Returns as seek."""
+        cdef tuple now = seek_now(live(self.queue.store), self.queue.id, self.id)
+        stat = self.queue.stat()
+        target = max(self.queue.offset_at(time_us), stat["first"])
+        if target >= self.stat()["cursor"]:
+            return target, stat["next"] - target        # nothing from there on was taken yet
+        kept = [(first, min(count, target - first)) for first, count in now[3] if first < target]
+        self.queue.store._seek(self.queue.id, self.id, min(target, now[1]), kept)
+        return target, stat["next"] - target
+
     def undo(self):
         """Take the last seek back, durably: (the offset, how many messages come from there on and are not confirmed).
 

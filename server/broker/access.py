@@ -77,7 +77,7 @@ class Keys:
         self._note(pair.id, msgspec.json.encode(Key(pair.secret, label, now_us)))
         return pair
 
-    def list(self) -> list[dict[str, object]]:
+    def shown(self) -> list[dict[str, object]]:
         """The keys without their secrets. The root pair is named, it cannot be deleted."""
         try:
             notes = self.store.notes(PREFIX)
@@ -116,7 +116,7 @@ class KeyAsks:
 
     def __call__(self, do: str, fields: dict[str, Any], now_us: int) -> dict[str, Any]:
         if do == "key.list":
-            return {"keys": self.keys.list()}
+            return {"keys": self.keys.shown()}
         if do == "key.delete":
             self.keys.delete(str(fields.get("id", "")))
             return {}

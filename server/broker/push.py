@@ -6,9 +6,10 @@ No socket, no clock, no loop: the delivering is done by server/push.
 import hashlib
 import hmac
 import ipaddress
+import random
 from collections.abc import Iterable, Sequence
 from enum import Enum
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
@@ -20,7 +21,7 @@ from penstock.server.broker.broker import Broker, checked
 from penstock.server.broker.errors import BrokerError, Kind, refusal
 
 PREFIX = "push/"
-SUBSCRIPTIONS = 256
+SUBSCRIPTIONS = 4096
 URL_BYTES = 2048
 SECRET_BYTES = (16, 256)
 CONCURRENCY_LIMIT = 64
@@ -28,6 +29,7 @@ TIMEOUT_LIMIT_S = 300
 ATTEMPTS_LIMIT = 1000
 BACKOFF_MS = 1000
 BACKOFF_LIMIT_MS = 3600 * 1000
+CMQ_TRIES, CMQ_APART_MS, CMQ_LIFE_S = 3, (19_000, 29_000), 86_400
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -37,6 +39,8 @@ class Subscription(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """The messages of a group of a queue, each sent by POST to url until it is answered with 2xx.
 
     After attempts tries a message goes to dead_letter (a queue's name; empty: it is tried on).
+    format: what a post looks like, ours or CMQ's; strategy: when it is tried again, and for how
+    long; labels: what CMQ's posts tell beside the message.
     """
 
     queue: str
@@ -47,12 +51,16 @@ class Subscription(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     timeout_s: float = 30.0
     attempts: int = 20
     dead_letter: str = ""
+    format: Literal["penstock", "cmq-json", "cmq-simplified"] = "penstock"
+    strategy: Literal["backoff", "cmq-backoff", "cmq-decay"] = "backoff"
+    labels: dict[str, str] = {}
 
     def check(self) -> None:
         """Raises INVALID for what cannot be."""
         checked(self.queue)
         target_of(self.url)
-        if not SECRET_BYTES[0] <= len(self.secret.encode()) <= SECRET_BYTES[1]:
+        signed = self.format == "penstock"
+        if signed and not SECRET_BYTES[0] <= len(self.secret.encode()) <= SECRET_BYTES[1]:
             raise BrokerError(Kind.INVALID, "a secret has 16 to 256 bytes")
         if not 1 <= self.concurrency <= CONCURRENCY_LIMIT:
             raise BrokerError(Kind.INVALID, f"concurrency is 1 to {CONCURRENCY_LIMIT}")
@@ -100,6 +108,7 @@ class Verdict(Enum):
     CONFIRM = "confirm"
     AGAIN = "again"
     DEAD = "dead"
+    DROP = "drop"
 
 
 class Decision(NamedTuple):
@@ -111,19 +120,35 @@ class Decision(NamedTuple):
 
 
 def decide(
-    subscription: Subscription, status: int, why: str, attempts: int, retry_s: int
+    subscription: Subscription, status: int, why: str, attempts: int, retry_s: int,
+    age_s: float = 0.0,
 ) -> Decision:
     """What follows from an answer. status 0: there was none, for the reason why.
 
-    retry_s: what the answer's Retry-After asks for. A redirect is a refusal: it is never followed.
+    retry_s: what the answer's Retry-After asks for; age_s: of the message. A redirect is a refusal:
+    it is never followed.
     """
     if 200 <= status < 300:
         return Decision(Verdict.CONFIRM)
     reason = why if status == 0 else f"answered {status}"
+    if subscription.strategy != "backoff":
+        return again_for_cmq(subscription.strategy, attempts, age_s, reason)
     if attempts >= subscription.attempts and subscription.dead_letter:
         return Decision(Verdict.DEAD, 0, reason)
     delay_ms = max(backoff_ms(attempts), min(max(retry_s, 0) * 1000, BACKOFF_LIMIT_MS))
     return Decision(Verdict.AGAIN, delay_ms, reason)
+
+
+def again_for_cmq(strategy: str, attempts: int, age_s: float, reason: str) -> Decision:
+    """BACKOFF_RETRY tries three times more, 19 to 29 s apart; EXPONENTIAL_DECAY_RETRY after 1, 2,
+    4, … s until the message is a day old. Then it is dropped."""
+    if strategy == "cmq-backoff":
+        if attempts > CMQ_TRIES:
+            return Decision(Verdict.DROP, 0, reason)
+        return Decision(Verdict.AGAIN, random.randint(*CMQ_APART_MS), reason)
+    if age_s >= CMQ_LIFE_S:
+        return Decision(Verdict.DROP, 0, reason)
+    return Decision(Verdict.AGAIN, backoff_ms(attempts), reason)
 
 
 def backoff_ms(attempts: int) -> int:

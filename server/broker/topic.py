@@ -174,6 +174,19 @@ class Topics:
         self.store.note(note, None)
 
     @refusing
+    def change(
+        self, name: str, queue: str, *, kind: str | None = None, source: str = ""
+    ) -> dict[str, Any]:
+        """Give a subscription another filter, for what is sent from now on. Raises NOT_FOUND."""
+        compile_filter(kind, source)
+        note = subscription_note(name, checked(queue))
+        if self.store.noted(note) is None:
+            raise BrokerError(Kind.NOT_FOUND, f"{queue} is not subscribed to {name}")
+        facts = {"kind": kind, "source": source}
+        self.store.note(note, json.dumps(facts).encode())
+        return {"queue": queue, **facts}
+
+    @refusing
     def send(
         self, name: str, body: bytes, attributes: Attributes | None = None, *,
         partition: int | None = None, durability: "Durability | None" = None, producer: int = 0,

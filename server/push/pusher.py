@@ -13,6 +13,7 @@ from penstock.engine.errors import EngineError
 from penstock.server._wire import Hub
 from penstock.server.bridge import Bridge
 from penstock.server.broker.broker import Broker
+from penstock.server.broker.cmq.posting import post_of
 from penstock.server.broker.errors import BrokerError
 from penstock.server.broker.push import (
     Decision,
@@ -129,14 +130,21 @@ class Pusher:
     ) -> None:
         offset, attempts = int(batch.offsets[0]), int(batch.attempts[0])
         body, attributes, receipt = bytes(batch[0]), batch.attributes(0), batch.receipts
-        identity = f"{queue.id:08x}-{offset:016x}"
-        headers = headers_of(subscription, identity, attempts, int(time.time()), body)
-        headers |= fields_of(attributes)
+        stored_us = int(batch.timestamps[0])
+        if subscription.format == "penstock":
+            identity, posted = f"{queue.id:08x}-{offset:016x}", body
+            headers = headers_of(subscription, identity, attempts, int(time.time()), body)
+            headers |= fields_of(attributes)
+        else:
+            headers, posted = post_of(
+                subscription, queue.id, offset, stored_us, body, attributes)
         answer: Answer = await self.hub.loop.run_in_executor(
-            self.pool, post, target_of(subscription.url), headers, body, subscription.timeout_s,
+            self.pool, post, target_of(subscription.url), headers, posted, subscription.timeout_s,
             self.allowed, self.under_way,
         )  # fmt: skip
-        decision = decide(subscription, answer.status, answer.why, attempts, answer.retry_s)
+        age_s = time.time() - stored_us / 1_000_000
+        decision = decide(
+            subscription, answer.status, answer.why, attempts, answer.retry_s, age_s)
         try:
             await self.settle(subscription, group, receipt, decision, body, offset, attributes)
         except (BrokerError, EngineError):

@@ -20,7 +20,7 @@ def test_a_key_lives_and_dies_in_every_worker(tmp_path: Path) -> None:
         pair = keys.create("billing", 7)
         assert pair.id.startswith("AKID") and len(pair.id) == 36 and len(pair.secret) == 32
         assert keys.secrets() == other.secrets() == {pair.id: pair.secret}
-        assert keys.list() == [{"id": pair.id, "label": "billing", "created_us": 7}]
+        assert keys.shown() == [{"id": pair.id, "label": "billing", "created_us": 7}]
         other.delete(pair.id)
         assert keys.secrets() == {}
         with pytest.raises(BrokerError) as refused:
@@ -39,7 +39,7 @@ def test_the_root_pair_is_nobody_s_to_delete(tmp_path: Path) -> None:
     with opened(tmp_path / "store") as store:
         keys = Keys(Broker(store, Limits()), Pair("AKIDroot", "a secret"[2:] + "xx"))
         assert keys.secrets() == {"AKIDroot": "secretxx"}
-        assert [row["label"] for row in keys.list()] == ["root"]
+        assert [row["label"] for row in keys.shown()] == ["root"]
         with pytest.raises(BrokerError) as refused:
             keys.delete("AKIDroot")
         assert refused.value.kind is Kind.INVALID

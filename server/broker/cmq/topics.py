@@ -1,0 +1,326 @@
+"""CMQ's topics and subscriptions in the broker's words: partitions, filters, queues, pushing."""
+
+import re
+import secrets
+from typing import Any
+
+import msgspec
+
+from penstock.engine.attributes import Attributes
+from penstock.engine.errors import EngineError
+from penstock.server.broker.broker import Broker
+from penstock.server.broker.cmq.attributes import DAY_S, Rules
+from penstock.server.broker.cmq.faults import FAULTS, CmqError, Fault
+from penstock.server.broker.cmq.ids import Names
+from penstock.server.broker.cmq.queues import NAME
+from penstock.server.broker.cmq.subscribing import (
+    BY_KEY,
+    BY_TAG,
+    Asked,
+    Subscription,
+    filter_of,
+    subscription_name,
+)
+from penstock.server.broker.errors import BrokerError, Kind, refusal
+from penstock.server.broker.push import Pushes
+from penstock.server.broker.push import Subscription as Push
+from penstock.server.broker.topic import Topics, partition_queue
+
+TOPIC_NOTE, SUBSCRIPTION_NOTE = "cmq-topic/", "cmq-subscription/"
+PUSHED = "cmq-push/"
+MANY_TAGS = "cmq.tags"
+
+
+class TopicFacts(msgspec.Struct, omit_defaults=True, frozen=True):
+    """What CMQ's clients say of a topic. max_size 0: the server's limit."""
+
+    max_size: int = 0
+    filter_type: int = BY_TAG
+    retention_s: int = DAY_S
+    changed_us: int = 0
+
+
+class CmqTopics:
+    """What is done to CMQ's topics. Every refusal is a CmqError."""
+
+    def __init__(self, broker: Broker, rules: Rules) -> None:
+        self.broker = broker
+        self.store = broker.store
+        self.rules = rules
+        self.topics = Topics(broker)
+        self.pushes = Pushes(broker)
+        self.ids = Names()
+
+    # Topics.
+
+    def facts(self, name: str) -> TopicFacts:
+        """Those of a topic that there is, whichever door made it."""
+        try:
+            self.topics.topic(checked_topic(name))
+        except BrokerError as error:
+            raise topic_fault(error) from error
+        noted = self.store.noted(TOPIC_NOTE + name)
+        return TopicFacts() if noted is None else msgspec.json.decode(noted[0], type=TopicFacts)
+
+    def names(self) -> list[str]:
+        """The topics that a CMQ client can name, sorted."""
+        return sorted(name for name in self.topics.names() if NAME.fullmatch(name))
+
+    def create(self, name: str, facts: TopicFacts) -> str:
+        """Make a topic; its id. Its filter type is for life."""
+        checked_topic(name)
+        self.check(facts)
+        names = self.names()
+        if name.casefold() in {one.casefold() for one in names}:
+            raise CmqError(Fault.TOPIC_EXISTS)
+        if len(names) >= self.rules.topics:
+            raise CmqError(Fault.TOPICS)
+        try:
+            self.note(name, facts)
+            _, new = self.topics.create(name)
+            if not new:
+                raise CmqError(Fault.TOPIC_EXISTS)
+            self.keep(name, facts.retention_s)
+        except BrokerError as error:
+            raise topic_fault(error) from error
+        return topic_id(self.home(name))
+
+    def check(self, facts: TopicFacts) -> None:
+        least, most = self.rules.max_size
+        if facts.max_size and not least <= facts.max_size <= most:
+            raise CmqError(Fault.OUT_OF_RANGE, f"maxMsgSize is {least} to {most}")
+        if facts.filter_type not in (BY_TAG, BY_KEY):
+            raise CmqError(Fault.OUT_OF_RANGE, "filterType is 1 or 2")
+        if not 60 <= facts.retention_s <= (DAY_S if self.rules.strict else 3650 * DAY_S):
+            raise CmqError(Fault.OUT_OF_RANGE, "msgRetentionSeconds")
+
+    def keep(self, name: str, retention_s: int) -> None:
+        """How long the topic's own copy of a message is kept."""
+        self.store.queue(partition_queue(name, 0), create=False).configure(
+            retain_ms=retention_s * 1000)
+
+    def set(self, name: str, max_size: int | None, retention_s: int | None, now_us: int) -> None:
+        """Change what is given."""
+        changes: dict[str, int] = {"changed_us": now_us}
+        changes |= {} if max_size is None else {"max_size": max_size}
+        changes |= {} if retention_s is None else {"retention_s": retention_s}
+        facts = msgspec.structs.replace(self.facts(name), **changes)
+        self.check(facts)
+        self.note(name, facts)
+        if retention_s is not None:
+            self.keep(name, retention_s)
+
+    def note(self, name: str, facts: TopicFacts | None) -> None:
+        try:
+            value = None if facts is None else msgspec.json.encode(facts)
+            self.store.note(TOPIC_NOTE + name, value)
+        except EngineError as error:
+            raise topic_fault(refusal(error)) from error
+
+    def page(self, search: str, offset: int, limit: int) -> tuple[int, list[tuple[str, str]]]:
+        """How many names have search in them, and (id, name) of those from offset on."""
+        names = [name for name in self.names() if search in name]
+        page = names[offset:offset + limit]
+        return len(names), [(topic_id(self.home(name)), name) for name in page]
+
+    def describe(self, name: str) -> dict[str, Any]:
+        """The attributes of a topic, times in µs."""
+        facts = self.facts(name)
+        stat = self.store.queue(partition_queue(name, 0), create=False).stat()
+        return {
+            "id": topic_id(self.home(name)), "name": name, "facts": facts,
+            "messages": stat["visible"] - stat["first"], "created_us": stat["created_us"],
+            "changed_us": max(facts.changed_us, stat["created_us"]),
+            "subscriptions": len(self.subscriptions(name)),
+        }
+
+    def delete(self, name: str) -> None:
+        """Remove a topic that has no subscription."""
+        self.facts(name)
+        if self.subscriptions(name):
+            raise CmqError(Fault.HAS_SUBSCRIPTIONS)
+        try:
+            self.topics.delete(name)
+        except BrokerError as error:
+            raise topic_fault(error) from error
+        self.note(name, None)
+
+    def home(self, name: str) -> int:
+        return self.store.queue(partition_queue(name, 0), create=False).id
+
+    # Messages.
+
+    def publish(
+        self, name: str, body: bytes, tags: list[str], routing_key: str, now_us: int
+    ) -> int:
+        """Store a message in every queue whose subscription wants it; its id."""
+        facts = self.facts(name)
+        most = min(facts.max_size or self.rules.max_size[1], self.broker.limits.message_bytes)
+        if not body:
+            raise CmqError(Fault.EMPTY_BODY)
+        if len(body) > most:
+            raise CmqError(Fault.MESSAGE_SIZE)
+        self.routed(facts, tags, routing_key)
+        given = self.ids.next(now_us)
+        properties = {MANY_TAGS: f",{','.join(tags)},"} if len(tags) > 1 else {}
+        attributes = Attributes(
+            tag=tags[0] if tags else "", routing_key=routing_key, id=str(given),
+            properties=properties)
+        try:
+            sent = self.topics.send(name, body, attributes)
+        except BrokerError as error:
+            raise topic_fault(error) from error
+        if self.rules.strict and not sent.queues:
+            some = self.subscriptions(name)
+            raise CmqError(Fault.NO_MATCH if some else Fault.NO_SUBSCRIPTION)
+        return given
+
+    def routed(self, facts: TopicFacts, tags: list[str], routing_key: str) -> None:
+        """Raises what is wrong with the tags or the routing key of a message."""
+        if len(tags) > self.rules.tags:
+            raise CmqError(Fault.TAGS)
+        if any(not 1 <= len(tag) <= self.rules.tag_characters or "," in tag for tag in tags):
+            raise CmqError(Fault.OUT_OF_RANGE, "msgTag")
+        if facts.filter_type == BY_KEY and not routing_key:
+            raise CmqError(Fault.ROUTING_KEY)
+        if len(routing_key.encode()) > self.rules.key_bytes:
+            raise CmqError(Fault.OUT_OF_RANGE, "routingKey")
+        if routing_key.count(".") > self.rules.dots:
+            raise CmqError(Fault.DOTS)
+
+    # Subscriptions.
+
+    def subscriptions(self, topic: str) -> dict[str, Subscription]:
+        """Those of a topic by name; none of one that is not there."""
+        before = f"{SUBSCRIPTION_NOTE}{topic}:"
+        return {
+            name.removeprefix(before): msgspec.json.decode(value, type=Subscription)
+            for name, value in sorted(self.store.notes(before).items())
+        }
+
+    def subscription(self, topic: str, name: str) -> Subscription:
+        """One that there is."""
+        self.facts(topic)
+        found = self.store.noted(f"{SUBSCRIPTION_NOTE}{topic}:{subscription_name(name)}")
+        if found is None:
+            raise CmqError(Fault.NO_SUBSCRIPTION_OF_NAME)
+        return msgspec.json.decode(found[0], type=Subscription)
+
+    def subscribe(self, topic: str, name: str, asked: Asked, now_us: int) -> str:
+        """Let the endpoint get what the filter wants from now on; the subscription's id."""
+        facts = self.facts(topic)
+        known = self.subscriptions(topic)
+        if subscription_name(name) in known:
+            raise CmqError(Fault.SUBSCRIPTION_EXISTS)
+        if len(known) >= self.rules.subscriptions:
+            raise CmqError(Fault.SUBSCRIPTIONS)
+        asked.check(self.rules, facts.filter_type)
+        number = f"subsc-{secrets.token_hex(4)}"
+        queue = asked.endpoint if asked.protocol == "queue" else PUSHED + number
+        self.endpoint(asked, queue)
+        made = Subscription(number, queue, asked.protocol, asked.endpoint, asked.strategy,
+                            asked.format, asked.tags, asked.keys, now_us, now_us)
+        try:
+            if asked.protocol == "http":
+                self.pushes.set(number, push_of(topic, name, made))
+            kind, source = filter_of(facts.filter_type, made)
+            self.topics.subscribe(topic, queue, kind=kind, source=source)
+        except BrokerError as error:
+            if error.kind is Kind.EXISTS:
+                raise CmqError(
+                    Fault.SUBSCRIPTION_EXISTS, "the queue is subscribed to this topic") from error
+            raise topic_fault(error) from error
+        self.note_subscription(topic, name, made)
+        return number
+
+    def endpoint(self, asked: Asked, queue: str) -> None:
+        """The queue that gets the messages: the one that is named, or one of our own."""
+        try:
+            if asked.protocol == "http":
+                self.broker.open(queue, create=True).configure(
+                    retain_ms=DAY_S * 1000, keep="unconfirmed")
+            else:
+                self.broker.open(queue, create=False)
+        except BrokerError as error:
+            if error.kind is Kind.NOT_FOUND:
+                raise CmqError(Fault.ENDPOINT, f"there is no queue {queue}") from error
+            raise topic_fault(error) from error
+
+    def resubscribe(self, topic: str, name: str, changes: dict[str, Any], now_us: int) -> None:
+        """Change a subscription; what it wants is judged anew from now on."""
+        facts, before = self.facts(topic), self.subscription(topic, name)
+        after = msgspec.structs.replace(before, **changes, changed_us=now_us)
+        Asked(after.protocol, after.endpoint, after.strategy, after.format, after.tags,
+              after.keys).check(self.rules, facts.filter_type)
+        try:
+            if after.protocol == "http":
+                self.pushes.set(after.id, push_of(topic, name, after))
+            if (after.tags, after.keys) != (before.tags, before.keys):
+                kind, source = filter_of(facts.filter_type, after)
+                self.topics.change(topic, after.queue, kind=kind, source=source)
+        except BrokerError as error:
+            raise topic_fault(error) from error
+        self.note_subscription(topic, name, after)
+
+    def unsubscribe(self, topic: str, name: str) -> None:
+        """No more messages; those that an endpoint was not sent yet are dropped."""
+        found = self.subscription(topic, name)
+        for undo in (
+            lambda: self.topics.unsubscribe(topic, found.queue),
+            lambda: self.pushes.remove(found.id),
+            lambda: self.broker.delete(found.queue),
+        )[:3 if found.protocol == "http" else 1]:
+            try:
+                undo()
+            except BrokerError as error:
+                if error.kind is not Kind.NOT_FOUND:
+                    raise topic_fault(error) from error
+        self.note_subscription(topic, name, None)
+
+    def waiting(self, found: Subscription) -> int:
+        """How many messages the endpoint was not sent yet."""
+        if found.protocol != "http":
+            return 0
+        try:
+            stat = self.broker.open(found.queue, create=False).stat()
+        except BrokerError:
+            return 0
+        return stat["ready"] + stat["in_flight"]
+
+    def note_subscription(self, topic: str, name: str, made: Subscription | None) -> None:
+        try:
+            value = None if made is None else msgspec.json.encode(made)
+            self.store.note(f"{SUBSCRIPTION_NOTE}{topic}:{name}", value)
+        except EngineError as error:
+            raise topic_fault(refusal(error)) from error
+
+
+def push_of(topic: str, name: str, made: Subscription) -> Push:
+    """How an HTTP endpoint is pushed to."""
+    simple = made.format == "SIMPLIFIED"
+    return Push(
+        made.queue, made.endpoint, "", timeout_s=15.0,
+        format="cmq-simplified" if simple else "cmq-json",
+        strategy="cmq-decay" if made.strategy == "EXPONENTIAL_DECAY_RETRY" else "cmq-backoff",
+        labels={"topicName": topic, "subscriptionName": name, "TopicOwner": "0"},
+    )
+
+
+def checked_topic(name: str) -> str:
+    """The name itself; TOPIC_NAME for another."""
+    if not re.fullmatch(NAME, name):
+        raise CmqError(Fault.TOPIC_NAME)
+    return name
+
+
+def topic_id(home: int) -> str:
+    return f"topic-{home:08x}"
+
+
+def topic_fault(error: BrokerError) -> CmqError:
+    """The refusal of something asked of a topic."""
+    if error.kind is Kind.NOT_FOUND:
+        return CmqError(Fault.NO_TOPIC)
+    if error.kind is Kind.EXISTS:
+        return CmqError(Fault.TOPIC_EXISTS, error.text)
+    return CmqError(FAULTS[error.kind], error.text)
