@@ -1,4 +1,4 @@
-"""CMQ's topics in the broker's words: tags, routing keys, subscriptions, what endpoints are sent."""
+"""CMQ's topics in the broker's words: tags, routing keys, subscriptions, posts to endpoints."""
 
 from __future__ import annotations
 
@@ -89,7 +89,8 @@ def test_routing_keys_are_words(topics: CmqTopics, store: Store) -> None:
     for key in ("1.0", "1.2.3.0", "a.b", "a.b.c", "b", "1.0.1"):
         topics.publish("news", key.encode(), [], key, NOW_US)
     assert bodies(store, "Red") == ["1.0", "1.2.3.0", "a.b"]
-    for key, fault in (("", Fault.ROUTING_KEY), ("." * 16, Fault.DOTS), ("x" * 65, Fault.OUT_OF_RANGE)):
+    faults = {"": Fault.ROUTING_KEY, "." * 16: Fault.DOTS, "x" * 65: Fault.OUT_OF_RANGE}
+    for key, fault in faults.items():
         with pytest.raises(CmqError) as error:
             topics.publish("news", b"m", [], key, NOW_US)
         assert error.value.fault is fault
@@ -157,7 +158,8 @@ def test_who_reaches_nobody_is_told_so_only_by_the_strict(store: Store) -> None:
 
 
 @pytest.mark.parametrize(("body", "tags", "fault"), [
-    (b"", [], Fault.EMPTY_BODY), (b"x" * 1025, [], Fault.MESSAGE_SIZE), (b"x", list("abcdef"), Fault.TAGS),
+    (b"", [], Fault.EMPTY_BODY), (b"x" * 1025, [], Fault.MESSAGE_SIZE),
+    (b"x", list("abcdef"), Fault.TAGS),
     (b"x", [""], Fault.OUT_OF_RANGE), (b"x", ["x" * 65], Fault.OUT_OF_RANGE),
 ])  # fmt: skip
 def test_messages_that_cannot_be(
