@@ -74,3 +74,14 @@ cdef int bodies_stage(core_t* core, lane_t* lane, uint64_t cookie, uint32_t queu
         round.claims += 1
     pthread_mutex_unlock(&lane.lock)
     return DONE
+
+
+cdef bint aside_fill(core_t* core, aside_t* aside, uint64_t due_us, uint32_t check_ms) noexcept nogil:
+    """What makes messages wait; True if they need not: they are no halves (NO_HALF), and their time is over."""
+    aside.due_us = due_us
+    aside.spare = DELAYED
+    if check_ms != NO_HALF:
+        aside.spare = HALF | <uint32_t>(min((check_ms * <uint64_t>1000 + CHECK_UNIT_US - 1) // CHECK_UNIT_US,
+                                            <uint64_t>CHECK_UNITS)) << 8
+        return False
+    return due_us <= store_clock(core)

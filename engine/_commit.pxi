@@ -15,7 +15,7 @@ cdef enum:
     KIND_TRIM = 6
     KIND_LEASE = 7
     KIND_PLACE = 8              # puts a stored message into a queue; its record is a PLACE
-    KIND_PENDING = 31           # like an append; the time stands in the record's offset
+    # KIND_PENDING (31) is like an append; the time stands in the record's offset.
     KIND_CANCEL = 32            # these three: the body is the id, the event stands in producer
     KIND_MOVE = 33              # operation.offset: the new time
     KIND_GROUP_SETTINGS = 35    # operation.offset: the group

@@ -18,16 +18,32 @@ cdef enum:
     EARLY = 22
     UNKNOWN = 23             # no such pending message, or one decided long ago
 
+cdef enum:
+    # What is asked of a pending message; the columns of PENDING_RULES.
+    EVENT_FIRE = 0
+    EVENT_CANCEL = 1
+    EVENT_MOVE = 2
+    EVENT_COMMIT = 3
+    EVENT_ROLLBACK = 4
+    EVENT_CHECK = 5
+    EVENTS = 6
+
+cdef enum:
+    KIND_PENDING = 31       # of an operation: its messages wait, and offset is the id of the first
+
+cdef enum:
+    NO_HALF = 0xFFFFFFFF    # instead of when the producer of a half is asked first
+
 cdef struct operation_t:
     # One staged request. The first four are the caller's and come back untouched.
     uint64_t cookie
     uint32_t queue
     uint32_t count          # messages in it (0 for a confirm)
     uint8_t durability      # 0 kernel, 1 disk
-    uint8_t kind            # 0 append, 1 confirm
+    uint8_t kind            # 0 append, 1 confirm, KIND_PENDING
     uint8_t duplicate       # result: it had been stored before
     uint8_t verdict         # result: DONE, STORE_FULL, POISONED, ...
-    uint32_t spare
+    uint32_t spare          # result of EVENT_COMMIT: 1 if it waits for its time; offset is its id then
     uint64_t offset         # result: offset of the first message
     uint64_t position       # in the round's buffer
     uint64_t producer
@@ -90,6 +106,15 @@ cdef class Lane:
     cdef int stage_fanout(self, uint64_t cookie, const uint32_t* queues, uint32_t count, uint8_t durability,
                           uint64_t producer, uint64_t sequence, const uint8_t* ext, uint16_t ext_size,
                           const uint8_t* body, uint32_t body_size) noexcept nogil
+    # The store's clock: µs since 1970.
+    cdef uint64_t now_us(self) noexcept nogil
+    # Messages that wait: due_us as in Queue.append (a time that is over is no delay), check_ms as in Queue.prepare if they
+    # are halves, else NO_HALF. durability | 4: as in a batch; else all have the same ext, which is for one message.
+    cdef int stage_aside(self, uint64_t cookie, uint32_t queue, uint8_t durability, uint64_t producer, uint64_t sequence,
+                         uint32_t count, const uint8_t* sizes_u32, const uint8_t* bodies, uint64_t bodies_size,
+                         const uint8_t* ext, uint16_t ext_size, uint64_t due_us, uint32_t check_ms) noexcept nogil
+    # One event of a pending message, EVENT_COMMIT or EVENT_ROLLBACK, durably: DONE, UNKNOWN, or as stage_one.
+    cdef int stage_event(self, uint64_t cookie, int event, uint64_t id) noexcept nogil
     # verdicts are known at once; the operation is drained when the confirmation is durable. If no receipt was DONE
     # nothing is staged and -1 is returned.
     cdef int stage_confirm(self, uint64_t cookie, const receipt_t* receipts, uint32_t count, uint8_t* verdicts) noexcept nogil

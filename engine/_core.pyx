@@ -19,7 +19,7 @@ import weakref
 import numpy as np
 import xxhash
 
-from penstock.engine.attributes import unpack as unpack_attributes
+from penstock.engine.attributes import hash32, unpack as unpack_attributes
 from penstock.engine.pending import WAITS, Pending
 from penstock.engine.undo import undone
 from penstock.engine.errors import (
@@ -61,6 +61,7 @@ include "_use.pxi"         # verdicts as exceptions, who is inside
 include "_rewind.pxi"       # what a seek remembers
 include "_store.pxi"        # Store, and the C face of it
 include "_bodies.pxi"       # messages as staged operations
+include "_deciding.pxi"     # one event of what is pending, or many
 include "_schedule.pxi"     # what is pending, for Python
 include "_queue.pxi"        # Queue
 include "_consumer.pxi"     # Consumer

@@ -55,6 +55,29 @@ cdef class Lane:
         return bodies_stage(lane.core, lane, cookie, queue, durability, producer, sequence, count,
                             <const uint32_t*>sizes_u32, bodies, bodies_size, NULL, 0, False, &round, &place, NULL)
 
+    cdef uint64_t now_us(self) noexcept nogil:
+        return store_clock((<lane_t*>self.lane).core)
+
+    cdef int stage_aside(self, uint64_t cookie, uint32_t queue, uint8_t durability, uint64_t producer,
+                         uint64_t sequence, uint32_t count, const uint8_t* sizes_u32, const uint8_t* bodies,
+                         uint64_t bodies_size, const uint8_t* ext, uint16_t ext_size, uint64_t due_us,
+                         uint32_t check_ms) noexcept nogil:
+        cdef lane_t* lane = <lane_t*>self.lane
+        cdef round_t* round
+        cdef uint32_t place
+        cdef aside_t aside
+        cdef bint now = aside_fill(lane.core, &aside, due_us, check_ms)
+        return bodies_stage(lane.core, lane, cookie, queue, durability, producer, sequence, count,
+                            <const uint32_t*>sizes_u32, bodies, bodies_size, ext, ext_size, False, &round, &place,
+                            NULL if now else &aside)
+
+    cdef int stage_event(self, uint64_t cookie, int event, uint64_t id) noexcept nogil:
+        cdef lane_t* lane = <lane_t*>self.lane
+        cdef round_t* round
+        cdef uint32_t place
+        return event_stage(lane.core, lane, cookie, event, id,
+                           REASON_ROLLBACK if event == EVENT_ROLLBACK else REASON_ASKED, 0, False, &round, &place)
+
     cdef int stage_fanout(self, uint64_t cookie, const uint32_t* queues, uint32_t count, uint8_t durability,
                           uint64_t producer, uint64_t sequence, const uint8_t* ext, uint16_t ext_size,
                           const uint8_t* body, uint32_t body_size) noexcept nogil:

@@ -22,15 +22,6 @@ cdef enum:
     MOVED = 3                   # the entry at that position goes on for this one
 
 cdef enum:
-    EVENT_FIRE = 0
-    EVENT_CANCEL = 1
-    EVENT_MOVE = 2
-    EVENT_COMMIT = 3
-    EVENT_ROLLBACK = 4
-    EVENT_CHECK = 5
-    EVENTS = 6
-
-cdef enum:
     # What the rules answer.
     ACT = 0
     SAME = 1                    # it was decided so before: nothing to do
@@ -281,6 +272,18 @@ cdef uint64_t table_settle(core_t* core, queue_t* table, uint64_t start) noexcep
     return count
 
 
+cdef uint64_t placed_offset(core_t* core, const pending_t* entry, const record_t* here,
+                            uint64_t position) noexcept nogil:
+    """The offset that a placed message got; NEVER if that record is gone. here: a record being assigned a position."""
+    cdef uint64_t at = entry.verdict & ~<uint64_t>7
+    cdef const record_t* place
+    if at >= core.control.written:
+        place = <const record_t*>(<const uint8_t*>here - (position - at))       # of the same round
+    else:
+        place = record_at(core, at)
+    return place.offset if place != NULL and place.type == RECORD_PLACE else NEVER
+
+
 cdef queue_t* pending_admit(core_t* core, operation_t* operation, record_t* record, uint64_t position, uint64_t now,
                             bint full, bint* aside) noexcept nogil:
     """Judge a PENDING, CANCEL, MOVE or a PLACE of what is pending, and decide at once what it decides.
@@ -309,6 +312,10 @@ cdef queue_t* pending_admit(core_t* core, operation_t* operation, record_t* reco
         answer = PENDING_RULES[((pending_kind(entry) - DELAYED) * 3 + <int>(entry.verdict & 3)) * EVENTS + event]
         if answer == SAME:
             operation.duplicate = 1
+            if event == EVENT_COMMIT:
+                # Answered as the first one was.
+                operation.spare = entry.verdict == OPEN
+                operation.offset = id if operation.spare else placed_offset(core, entry, record, position)
         elif answer != ACT:
             operation.verdict = DECIDED if answer == OTHER else WRONG_KIND
         elif event == EVENT_FIRE and entry.due_us > now:
@@ -324,6 +331,8 @@ cdef queue_t* pending_admit(core_t* core, operation_t* operation, record_t* reco
         aside[0] = pending_move(core, operation, record, entry, event, position, full)
         if aside[0]:
             pending_decide(core, entry, id, position, MOVED)
+            if event == EVENT_COMMIT:
+                operation.spare, operation.offset = 1, id
     else:
         queue = operation_admit(core, operation, full, 0)
         if queue != NULL:

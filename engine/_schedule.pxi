@@ -3,6 +3,9 @@
 cdef enum:
     LISTED = 10000              # at most in one answer
 
+cdef extern from "format.h":
+    int ATTRIBUTE_PRODUCER_GROUP
+
 cdef uint64_t LAST_US = <uint64_t>1 << 57       # the wheel's horizon: some 4,500 years
 
 
@@ -37,8 +40,11 @@ cdef extern from *:
 
 cdef struct due_wanted_t:
     uint32_t queue              # 0: any
+    uint8_t kind                # 0: any
     uint64_t low_us, high_us    # due in [low, high)
     uint64_t after_us, after    # and behind this one: a time, a position
+    const uint32_t* producers   # hashes of groups of producers, one of which must be its; NULL: any
+    uint32_t producer_count
 
 
 cdef uint64_t pending_scan(core_t* core, int at, const due_wanted_t* wanted, timer_t* found, uint64_t count,
@@ -48,8 +54,8 @@ cdef uint64_t pending_scan(core_t* core, int at, const due_wanted_t* wanted, tim
     cdef uint64_t number, end, stop
     cdef pending_t* leaf
     cdef pending_t* entry
-    if table == NULL:
-        return count
+    if table == NULL or table.bytes == 0:
+        return count            # none is open
     number = load64(&table.first)
     end = visible_end(core, table)
     while number < end:
@@ -60,11 +66,26 @@ cdef uint64_t pending_scan(core_t* core, int at, const due_wanted_t* wanted, tim
             number += 1
             if entry.verdict == OPEN and wanted.low_us <= entry.due_us < wanted.high_us and entry.position \
                     and (wanted.queue == 0 or wanted.queue == entry.queue) \
+                    and (wanted.kind == 0 or wanted.kind == pending_kind(entry)) \
                     and (entry.due_us > wanted.after_us
                          or (entry.due_us == wanted.after_us and entry.position > wanted.after)) \
-                    and find_queue(core, entry.queue) != NULL:
+                    and find_queue(core, entry.queue) != NULL \
+                    and (wanted.producers == NULL or produced_by(core, entry, wanted)):
                 count = heap_keep(found, count, room, entry.due_us, entry.position)
     return count
+
+
+cdef bint produced_by(core_t* core, const pending_t* entry, const due_wanted_t* wanted) noexcept nogil:
+    """Whether the producers of a half are one of the groups that are wanted. Under a pin."""
+    cdef const record_t* record = NULL
+    cdef uint32_t at, hashed
+    if pending_body(core, entry, &record) == 0:
+        return False
+    hashed = attribute_hash(record, ATTRIBUTE_PRODUCER_GROUP)
+    for at in range(wanted.producer_count):
+        if wanted.producers[at] == hashed:
+            return True
+    return False
 
 
 cdef class PendingMessages:
@@ -78,10 +99,11 @@ cdef class PendingMessages:
         return 0 if table == NULL else table.bytes + pending_table(core, 1).bytes
 
     def list(self, Queue queue=None, *, uint64_t low_us=0, uint64_t high_us=LAST_US, uint32_t limit=1000, after=None,
-             str state=None):
+             str state=None, producer_groups=None):
         """What falls due in [low_us, high_us), as Pending objects in the order of due_us, at most limit of them.
 
-        after: the last one of the answer before. state "half": only halves; "delayed": all others; None: both.
+        after: the last one of the answer before. state: only what is "delayed", a "half" or "committed".
+        producer_groups: only halves that one of these groups prepared (names that hash alike are not told apart).
         Only what is on disk is listed. It reads through all that is pending: 1e7 take some 0.1 s.
         """
         cdef core_t* core = enter(self.store)
@@ -91,22 +113,29 @@ cdef class PendingMessages:
         cdef bint delayed = state != "half"
         cdef bint halves = state is None or state == "half"
         cdef timer_t* found = <timer_t*>malloc(room * sizeof(timer_t))
+        cdef const uint32_t[::1] hashes = np.array([hash32(one) for one in producer_groups or [""]], np.uint32)
+        cdef uint64_t pin
         try:
-            if state not in (None, "half", "delayed"):
-                raise InvalidError(f"state is 'half', 'delayed' or None, not {state!r}")
+            if state is not None and state not in WAITS:
+                raise InvalidError(f"state is one of {', '.join(WAITS)}, not {state!r}")
             if found == NULL:
                 raise MemoryError()
             memset(&wanted, 0, sizeof(wanted))
             wanted.queue = queue.id if queue is not None else 0
+            wanted.kind = WAITS.index(state) + DELAYED if state is not None else 0
             wanted.low_us, wanted.high_us = low_us, high_us
             if after is not None:
-                wanted.after_us, wanted.after = after.due_us, pending_position(core, after.id)
+                wanted.after_us, wanted.after = after.due_us, after.position
+            if producer_groups is not None:
+                wanted.producers, wanted.producer_count = &hashes[0], <uint32_t>len(producer_groups)
+            pin_take(core, &pin)
             with nogil:
                 if delayed:
                     count = pending_scan(core, 0, &wanted, found, count, room)
                 if halves:
                     count = pending_scan(core, 1, &wanted, found, count, room)
                 timers_sort(found, count)
+            pin_give(core)
             return [one for at in range(count) if (one := pending_shown(core, found[at].number)) is not None]
         finally:
             free(found)
@@ -144,62 +173,56 @@ cdef class PendingMessages:
         Raises PendingDecidedError if it is in its queue already, PendingNotFoundError if it is unknown or was decided
         long ago, InvalidError for a half.
         """
-        return not self.decide(KIND_CANCEL, EVENT_CANCEL, id, REASON_ASKED)[1]
+        return not event_decide(self.store, EVENT_CANCEL, id, REASON_ASKED).duplicate
 
     def move(self, uint64_t id, uint64_t due_us):
         """Give a delayed message another time (µs since 1970), durably. Its id stays valid. Raises as cancel does."""
-        self.decide(KIND_MOVE, EVENT_MOVE, id, due_checked(due_us))
+        event_decide(self.store, EVENT_MOVE, id, due_checked(due_us))
 
     def commit(self, uint64_t id):
         """Let a half into its queue, durably: its SendReceipt; at its time if it was prepared with one.
 
-        Its duplicate is true if the half was committed before. Raises PendingDecidedError if it was rolled back.
+        If it was committed before, the receipt is the first one's, with duplicate true; its offset is 2^64 - 1 if it
+        is not told any more. Raises PendingDecidedError if it was rolled back.
         """
-        cdef core_t* core = enter(self.store)
-        cdef pending_t* entry
-        cdef const record_t* record = NULL
-        cdef uint64_t pin, due = 0
+        cdef operation_t result = event_decide(self.store, EVENT_COMMIT, id, 0)
         cdef SendReceipt receipt = SendReceipt.__new__(SendReceipt)
-        pin_take(core, &pin)
-        entry = pending_find(core, id)
-        if entry != NULL and pending_body(core, entry, &record):
-            due = record.offset
-        pin_give(core)
-        leave(core)
-        kind = KIND_MOVE if due > store_clock(core) else KIND_FIRE
-        receipt.queue, receipt.duplicate, offset = self.decide(kind, EVENT_COMMIT, id, due)
+        receipt.queue, receipt.duplicate = result.queue, result.duplicate
         receipt.count, receipt.disk = 1, 1
-        receipt.offset = offset if kind == KIND_FIRE and not receipt.duplicate else NEVER
-        receipt.waiting = id if kind == KIND_MOVE else 0
+        receipt.waiting = id if result.spare else 0
+        receipt.offset = NEVER if result.spare else result.offset
         return receipt
 
     def rollback(self, uint64_t id):
         """Drop a half, durably. True, or False if it was rolled back before. Raises PendingDecidedError."""
-        return not self.decide(KIND_CANCEL, EVENT_ROLLBACK, id, REASON_ROLLBACK)[1]
+        return not event_decide(self.store, EVENT_ROLLBACK, id, REASON_ROLLBACK).duplicate
 
     def checks(self, Queue queue=None, *, uint32_t limit=100, uint64_t interval_ms=30000, uint32_t attempts=15):
         """The halves whose producers are to be asked now, as Pending objects; each is given to one caller only.
 
         Asked again after interval_ms. Who was asked so often as attempts says and never decided is rolled back.
         """
-        cdef core_t* core = live(self.store)
-        now = store_clock(core)
-        asked = []
-        for one in self.list(queue, high_us=now + 1, limit=limit, state="half"):
-            try:
-                if one.checks >= min(attempts, 255):
-                    self.decide(KIND_CANCEL, EVENT_ROLLBACK, one.id, REASON_CHECKS)
-                else:
-                    self.decide(KIND_MOVE, EVENT_CHECK, one.id, now + interval_ms * 1000, one.checks)
-                    asked.append(one)
-            except (PendingDecidedError, PendingNotFoundError):
-                continue        # decided meanwhile, or asked by another process
-        return asked
+        now = store_clock(live(self.store))
+        due = self.list(queue, high_us=now + 1, limit=min(limit, DECIDED_AT_ONCE), state="half")
+        again = [None if one.checks >= min(attempts, 255) else now + interval_ms * 1000 for one in due]
+        ours = self.claim([(one.id, one.checks, when) for one, when in zip(due, again)])
+        return [one for one, when, mine in zip(due, again, ours) if mine and when is not None]
+
+    def claim(self, wanted):
+        """Take it upon oneself to ask the producers of halves; for each, whether that is the caller's to do now.
+
+        wanted: at most 1,000 times (id, checks as they were seen, when to ask again in µs since 1970; None: roll it
+        back, it was asked often enough). All are committed together. False: decided meanwhile, or asked by another.
+        """
+        cdef list items = list(wanted)
+        if len(items) > DECIDED_AT_ONCE:
+            raise TooLargeError(f"{len(items)} halves, at most {DECIDED_AT_ONCE} at once")
+        return halves_claim(self.store, items)
 
     def next_due(self):
         """When the first delayed message falls due (µs since 1970), or None."""
-        first = self.list(limit=1, state="delayed")
-        return first[0].due_us if first else None
+        first = self.list(limit=1, state="delayed") + self.list(limit=1, state="committed")
+        return min(one.due_us for one in first) if first else None
 
     def _keep(self, uint32_t wait_ms=0):
         """Be the timekeeper for a moment, then sleep until something falls due: how many messages were placed."""
@@ -221,55 +244,6 @@ cdef class PendingMessages:
             add32(&core.control.due_word, 1)
             futex_wake(&core.control.due_word)
 
-    cdef tuple decide(self, int kind, int event, uint64_t id, uint64_t argument, uint32_t attempts=0):
-        """Commit one verdict durably: (queue, whether it was so before, result)."""
-        cdef core_t* core = enter(self.store)
-        cdef lane_t* lane = <lane_t*>self.store.direct
-        cdef round_t* round
-        cdef operation_t result
-        cdef uint32_t place = 0
-        cdef pending_t* entry
-        cdef const record_t* record = NULL
-        cdef uint64_t pin, body
-        pin_take(core, &pin)
-        entry = pending_find(core, id)
-        body = pending_body(core, entry, &record) if entry != NULL else 0
-        pin_give(core)
-        if body == 0:
-            leave(core)
-            raise PendingNotFoundError(f"no message {id:x} is pending: it never was, was decided long ago, or is lost")
-        with nogil:
-            pthread_mutex_lock(&lane.lock)
-            round = lane.filling
-            place = round.count
-            if verdict_stage(core, round, 0, kind, event, body, argument, 1):
-                round.operations[place].spare = attempts
-                round.claims += 1
-            else:
-                round = NULL
-            pthread_mutex_unlock(&lane.lock)
-            if round != NULL:
-                lane_direct(lane, round)
-                result = round.operations[place]
-                lane_claimed(lane, round)
-            leave(core)
-        if round == NULL:
-            raise MemoryError()
-        raise_decision(result.verdict, id)
-        return result.queue, bool(result.duplicate), result.offset
-
-
-cdef int raise_decision(int verdict, uint64_t id) except -1:
-    if verdict == DECIDED:
-        raise PendingDecidedError(f"the pending message {id:x} was decided otherwise before")
-    if verdict == UNKNOWN:
-        raise PendingNotFoundError(f"no message {id:x} is pending; it never was, or was decided long ago")
-    if verdict == WRONG_KIND:
-        raise InvalidError(f"{id:x}: only a half is committed or rolled back, only another message cancelled or moved")
-    if verdict == TOO_LARGE:
-        raise TooLargeError(f"the pending message {id:x} was moved {MOVES} times; no more")
-    return raise_verdict(verdict, f"the pending message {id:x}")
-
 
 cdef uint64_t due_checked(uint64_t due_us) except? 0:
     if due_us >= LAST_US:
@@ -277,28 +251,23 @@ cdef uint64_t due_checked(uint64_t due_us) except? 0:
     return due_us
 
 
-cdef uint64_t pending_position(core_t* core, uint64_t id) noexcept nogil:
-    """Where an id stands in the order of a listing."""
-    cdef pending_t* entry = pending_find(core, id)
-    return id if entry == NULL else entry.position
-
-
 cdef object pending_shown(core_t* core, uint64_t position):
     """The Pending of the entry at a position; None if it is gone or damaged."""
     cdef pending_t* entry = pending_find(core, position)
     cdef const record_t* record = NULL
     cdef queue_t* queue
-    cdef uint64_t id, pin
+    cdef uint64_t id, pin, stored_us
     if entry == NULL or entry.verdict != OPEN:
         return None
     pin_take(core, &pin)
     id = pending_body(core, entry, &record)
+    stored_us = record.stored_us if id else 0
     pin_give(core)
     queue = find_queue(core, entry.queue)
     if id == 0 or queue == NULL:
         return None
     return Pending(id, (<const char*>queue.name)[:queue.name_size].decode(), entry.due_us,
-                   WAITS[pending_kind(entry) - DELAYED], entry.spare >> 8 & 0xFF)
+                   WAITS[pending_kind(entry) - DELAYED], entry.spare >> 8 & 0xFF, stored_us, entry.position)
 
 
 def pending_rules():

@@ -202,9 +202,9 @@ cdef class Store:
         """
         return fanout_send(self, queues, body, ext, attributes, durability, producer, sequence, notes_version)
 
-    def batch(self):
+    def batch(self, durability=None):
         """A context in which appends to several queues are collected and stored all or none."""
-        return AtomicBatch(self)
+        return AtomicBatch(self, durability)
 
     @property
     def pending(self):

@@ -15,9 +15,10 @@ from penstock.engine.errors import InvalidError, TooLargeError
 
 HEAD = struct.Struct("<BBH")
 TAG, KEY, PROPERTY, ROUTING_KEY, ID, REPLY_TO, CORRELATION = range(1, 8)
+PRODUCER_GROUP, CHECK_BACK = 8, 9
 SINGLE = {
     TAG: "tag", KEY: "key", ROUTING_KEY: "routing_key", ID: "id", REPLY_TO: "reply_to",
-    CORRELATION: "correlation",
+    CORRELATION: "correlation", PRODUCER_GROUP: "producer_group", CHECK_BACK: "check_back",
 }
 ATTRIBUTES_BYTES = 65535
 
@@ -27,7 +28,8 @@ class Attributes:
     """What a message carries beside its body. An empty string is an absent attribute.
 
     key orders: messages of one key are delivered in their order to groups that ask for it.
-    id is the caller's own name of the message.
+    id is the caller's own name of the message. Of a half, producer_group names the producers
+    that can be asked for its verdict, and check_back says how often: "interval_ms limit".
     """
 
     tag: str = ""
@@ -37,6 +39,8 @@ class Attributes:
     reply_to: str = ""
     correlation: str = ""
     properties: Mapping[str, str] = field(default_factory=dict)
+    producer_group: str = ""
+    check_back: str = ""
 
     def pack(self) -> bytes:
         """The bytes that are stored; TooLargeError if they are over 65,535."""

@@ -15,6 +15,7 @@ class Pending:
 
     id is what cancel, move, commit and rollback take. due_us (µs since 1970) is when it gets into
     its queue; of a half, when its producer is asked next. checks: how often its producer was asked.
+    stored_us: when it was sent. position: where a list goes on after this one.
     """
 
     id: int
@@ -22,3 +23,5 @@ class Pending:
     due_us: int
     state: Literal["delayed", "half", "committed"]
     checks: int
+    stored_us: int = 0
+    position: int = 0

@@ -9,6 +9,7 @@ Name = Annotated[str, Meta(max_length=128)]
 Text = Annotated[str, Meta(max_length=4096)]
 Offset = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 ID = re.compile(r"([0-9a-f]{8})-([0-9a-f]{16})", re.ASCII)
+WAITING_ID = re.compile(r"([0-9a-f]{8})-p([0-9a-f]{15})", re.ASCII)
 
 
 class Message(Struct, forbid_unknown_fields=True):
@@ -84,3 +85,32 @@ class Group(Struct, forbid_unknown_fields=True):
     group: Name = ""
     filter: Text | None | UnsetType = UNSET
     kind: Literal["tag", "routing", "sql"] = "tag"
+
+
+class Waiting(Struct, forbid_unknown_fields=True):
+    """What waits, by the time at which it falls due: [since_us, until_us); cursor as above.
+
+    state: delayed (for its time), half (for its verdict) or committed (a half, for its time).
+    """
+
+    queue: Name = ""
+    state: Literal["delayed", "half", "committed"] | None = None
+    since_us: Offset = 0
+    until_us: Offset | None = None
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 100
+    cursor: Text = ""
+
+
+class WaitingMessage(Struct, forbid_unknown_fields=True):
+    """One message that waits, by its id."""
+
+    id: Text
+    body_bytes: Annotated[int, Meta(ge=0, le=8 << 20)] = 65536
+
+
+class WaitingMove(Struct, forbid_unknown_fields=True):
+    """Exactly one of delay_ms, from now, and due_us."""
+
+    id: Text
+    delay_ms: Offset | None = None
+    due_us: Offset | None = None

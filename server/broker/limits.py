@@ -40,3 +40,9 @@ class Limits:
     partitions: int = 256
     subscriptions: int = 4096
     temporary_ms: int = 24 * 3600 * 1000
+    delay_ms: int = 3653 * 24 * 3600 * 1000
+    half_ms: int = 3 * 24 * 3600 * 1000
+    checks: int = 255
+    check_ms: int = 12 * 3600 * 1000
+    atomic_messages: int = 1024
+    producer_groups: int = 64
