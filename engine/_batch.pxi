@@ -70,7 +70,9 @@ cdef class Batch:
         if origin == NULL:
             return None
         from penstock.engine.retries import Origin, REASONS
-        return Origin(queue=origin.queue, group=origin.group, offset=origin.offset, attempts=origin.attempts,
+        name = self.taken[at].origin_name[:self.taken[at].origin_name_size] if self.taken[at].origin_name_size else b""
+        return Origin(queue=origin.queue, queue_name=name.decode(), group=origin.group, offset=origin.offset,
+                      sent_us=self.taken[at].sent_us, attempts=origin.attempts,
                       reason=REASONS.get(origin.reason, str(origin.reason)),
                       text=(<const char*>(origin + 1))[:origin.text_size].decode(errors="replace"))
 

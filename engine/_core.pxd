@@ -63,7 +63,10 @@ cdef struct taken_t:
     uint32_t ext_size
     uint32_t body_size
     uint32_t attributed     # ext is a list of attributes
+    uint64_t sent_us        # when its body was stored first: before stored_us if it was moved here, or waited
     const uint8_t* origin   # origin_t of format.h if it was moved here, and the text behind; else NULL
+    const char* origin_name # of the queue it was moved from
+    uint32_t origin_name_size   # 0: that was deleted
     const uint8_t* ext      # ext and body are contiguous: body == ext + ext_size
 
 cdef class Lane
@@ -133,6 +136,9 @@ cdef class Lane:
     cdef int drain(self, operation_t* out, int room) noexcept nogil
     # Whether receivers wait: then what other processes send makes fileno() readable too. Cheap to call.
     cdef void watch(self, bint waiting) noexcept nogil
+    # A number that changes whenever something may have become visible or free: compare one from before a look that found
+    # nothing with one from after starting to wait.
+    cdef uint32_t arrivals(self) noexcept nogil
     # Queues that got something visible since the last call (ids, possibly repeated); returns how many, -1 = too many: wake all.
     cdef int woken(self, uint32_t* out, int room) noexcept nogil
 

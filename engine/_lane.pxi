@@ -137,6 +137,9 @@ cdef class Lane:
             if waiting:
                 lane_kick(lane)
 
+    cdef uint32_t arrivals(self) noexcept nogil:
+        return load32(&(<lane_t*>self.lane).core.control.arrival_word)
+
     cdef int woken(self, uint32_t* out, int room) noexcept nogil:
         # Every parked receiver looks for itself: a look costs less than keeping the books would.
         return -1

@@ -21,12 +21,22 @@ cdef bint message_find(core_t* core, queue_t* queue, uint64_t offset, taken_t* o
     total[0] = before + message_room(message)
     out.receipt.offset = offset
     out.stored_us = record.stored_us
+    out.sent_us = message.stored_us
     out.ext_size = message.ext_size
     out.body_size = message_size(message)
     out.attributed = (message.flags & RECORD_ATTRIBUTED) != 0
     out.ext = record_ext(message)
     out.origin = record_body(record) if record.type == RECORD_PLACE and record.body_size >= sizeof(origin_t) else NULL
+    if out.origin != NULL:
+        origin_name(core, <const origin_t*>out.origin, out)
     return True
+
+
+cdef void origin_name(core_t* core, const origin_t* origin, taken_t* out) noexcept nogil:
+    """Say what the queue is called that a message was moved from."""
+    cdef queue_t* home = find_queue(core, origin.queue)
+    out.origin_name = home.name if home != NULL else NULL
+    out.origin_name_size = home.name_size if home != NULL else 0
 
 
 cdef int queue_scan(core_t* core, uint32_t queue_id, uint64_t offset, uint32_t count, uint32_t max_bytes,

@@ -5,21 +5,22 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from penstock.engine.errors import InvalidError
 
 if TYPE_CHECKING:
-    from penstock.engine._core import Consumer, Queue
+    from penstock.engine._core import Batch, Consumer, Queue
 
 FIELD = struct.Struct("<BBH")
 POLICY = struct.Struct("<BBHII")
-ORDER, RETRY = 2, 3
+FILTER, ORDER, RETRY = 1, 2, 3
 ORDERS = ("none", "key", "strict")
 DELAYS = 64
 DELAY_MS = 12 * 3600 * 1000
 ATTEMPTS = 65535
 STEP = 256  # messages that one step of a redrive reads and moves
+STEP_BYTES = 1 << 24
 DONE = 0
 # Why a message was moved, by number.
 REASONS = {1: "attempts used up", 2: "given back for the last time", 3: "redriven"}
@@ -45,12 +46,15 @@ class Retry:
 class Origin:
     """Where a message was before it was moved: numbers of its queue and group, its offset there.
 
-    Also how often it was delivered, why it was moved and the text given with its last release.
+    The queue's name is empty if it was deleted since. Also when it was sent, how often it was
+    delivered, why it was moved and the text given with its last release.
     """
 
     queue: int
+    queue_name: str
     group: int
     offset: int
+    sent_us: int
     attempts: int
     reason: str
     text: str
@@ -58,24 +62,31 @@ class Origin:
 
 @dataclass(slots=True)
 class Redriven:
-    """What a redrive did: it looked at so many, moved so many; next is where to go on, or None."""
+    """What a redrive did: looked at so many, wanted and moved so many; next is where to go on."""
 
     seen: int = 0
+    wanted: int = 0
     moved: int = 0
     next: int | None = None
 
 
 def configure(consumer: Consumer, order: str | None, retry: Retry | None) -> None:
     """Set a group's order and retry policy, durably; None leaves what is."""
+    fields = packed(consumer.queue, order, retry)
+    if fields:
+        consumer._settings(fields)
+
+
+def packed(queue: Queue, order: str | None, retry: Retry | Literal["none"] | None) -> bytes:
+    """The fields of a GROUP_SETTINGS record that set these; retry "none" removes the policy."""
     fields = b""
     if order is not None:
         if order not in ORDERS:
             raise InvalidError(f"order is one of {', '.join(ORDERS)}, not {order!r}")
         fields += field(ORDER, bytes([ORDERS.index(order)]) if order != "none" else b"")
     if retry is not None:
-        fields += field(RETRY, policy(consumer.queue, retry))
-    if fields:
-        consumer._settings(fields)
+        fields += field(RETRY, policy(queue, retry) if isinstance(retry, Retry) else b"")
+    return fields
 
 
 def policy(queue: Queue, retry: Retry) -> bytes:
@@ -111,29 +122,36 @@ def unpacked(order: bytes, retry: bytes) -> tuple[str, tuple[int, int, tuple[int
 
 
 def redrive(
-    dead: Consumer, *, to: Queue | None = None, wanted: Callable[[Origin], bool] | None = None,
-    start: int = 0, limit: int = STEP, dry_run: bool = False,
+    dead: Consumer, *, to: Queue | None = None, wanted: Callable[[Batch, int], bool] | None = None,
+    start: int = 0, end: int = 1 << 63, limit: int = STEP, dry_run: bool = False,
 ) -> Redriven:
     """Put dead letters back into the queues they came from, or into one queue; a bounded step.
 
     dead is a group of the queue of dead letters, for which they are confirmed in the same record.
-    Those without an origin need `to`. At most limit messages are looked at, from offset start on;
-    next says where to go on. What somebody has under a lease or what is confirmed is passed over.
-    dry_run counts what would be moved (what is under a lease or confirmed too).
+    Those without an origin need `to`. At most limit messages are looked at, from offset start on
+    and before end; next says where to go on. What somebody has under a lease or what is confirmed
+    is passed over. wanted is asked with the batch and the number of a message in it. dry_run counts
+    what would be moved (what is under a lease or confirmed too).
     """
     done = Redriven()
-    floor = dead.stat()["floor"]
-    batch = dead.queue.read(offset=max(start, floor), max_messages=limit, max_bytes=1 << 24)
+    start = max(start, dead.stat()["floor"])
+    if start >= end:
+        return done
+    batch = dead.queue.read(
+        offset=start, max_messages=min(limit, end - start), max_bytes=STEP_BYTES)
     offsets: list[int] = []
     targets: list[int] = []
     for at, offset in enumerate(batch.offsets.tolist()):
+        if offset >= end:
+            break
         done.next = offset + 1
-        origin = batch.origin(at)
         done.seen += 1
-        if (origin is None and to is None) or (wanted and origin and not wanted(origin)):
+        if wanted is not None and not wanted(batch, at):
             continue
+        done.wanted += 1
+        origin = batch.origin(at)
         target = to.id if to is not None else origin.queue if origin is not None else 0
-        if target != dead.queue.id:
+        if target not in (0, dead.queue.id):
             offsets.append(offset)
             targets.append(target)
     if dry_run:

@@ -301,15 +301,35 @@ cdef class Hub:
             self.waiting.wake_queue(queues[index])
         return 0
 
-    def wait(self, uint32_t queue, uint32_t group, uint32_t wait_ms):
-        """A future that is done when the group may have a message, at the latest after wait_ms."""
+    @property
+    def arrivals(self):
+        """A number that changes whenever something may have become receivable."""
+        return self.lane.arrivals()
+
+    def wait(self, uint32_t queue, uint32_t group, uint32_t wait_ms, seen=None):
+        """A future that is done when the group may have a message, at the latest after wait_ms.
+
+        seen: arrivals from before the look that found nothing, which was on another thread: what came between
+        that look and this call would else be noticed late.
+        """
         cdef Parked parked = Parked.__new__(Parked)
         parked.future = self.loop.create_future()
         parked.verb = RECEIVE
         parked.queue = queue
         parked.group = group
         self.waiting.park(parked, min(wait_ms, self.wait_limit))
+        if seen is not None and seen != self.lane.arrivals():
+            self.waiting.served(parked)
         return parked.future
+
+    def released(self, uint32_t queue=0):
+        """Messages (of a queue) were given back on another thread: who waits here may have them now."""
+        if self.waiting.count:
+            if queue:
+                self.waiting.wake_queue(queue)
+            else:
+                self.waiting.wake_all()
+            self.flush()
 
     @property
     def parked(self):
@@ -329,7 +349,7 @@ cdef class Hub:
         for endpoint in touched:
             endpoint.touched = False
             endpoint.flush()
-            if endpoint.held & HELD_BY_FLIGHT and endpoint.in_flight < self.flight_limit // 2:
+            if endpoint.held & HELD_BY_FLIGHT and endpoint.in_flight <= self.flight_limit // 2:
                 endpoint.release(HELD_BY_FLIGHT)
                 self.lane.kick()
             if self.stopping:

@@ -140,7 +140,7 @@ def test_dead_letters_are_redriven_to_where_they_came_from(store: Store, tmp_pat
     fail(limited(store, 1))
     dead = store.queue("dead").group()
     assert redrive(dead, dry_run=True).moved == 4
-    done = redrive(dead, wanted=lambda origin: origin.offset != 2)
+    done = redrive(dead, wanted=lambda batch, at: batch.origin(at).offset != 2)
     assert (done.seen, done.moved, done.next) == (4, 3, 4)
     red = store.queue("red")
     batch = red.read(offset=4)

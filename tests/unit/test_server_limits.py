@@ -270,7 +270,23 @@ def test_who_does_not_read_its_replies_is_cut(tmp_path: Path) -> None:
     play(tmp_path, scene, stall_s=0.25, write_bytes=65536)
 
 
-@pytest.mark.parametrize("in_flight", [8, 16384])
+def test_what_came_between_a_look_and_the_wait_is_noticed_at_once(tmp_path: Path) -> None:
+    async def scene(doors: Doors) -> None:
+        queue = doors.store.queue("q")
+        group = queue.group()
+        seen = doors.hub.arrivals
+        assert not len(group.receive(1))
+        queue.append(b"between", durability="disk")
+        assert doors.hub.wait(queue.id, group.id, 60_000, seen).done()
+        # Nothing is given up to wait a second time, and what is new still comes.
+        waiting = doors.hub.wait(queue.id, group.id, 60_000, doors.hub.arrivals)
+        queue.append(b"after", durability="disk")
+        await waiting
+
+    play(tmp_path, scene)
+
+
+@pytest.mark.parametrize("in_flight", [1, 2, 8, 16384])
 def test_back_pressure_keeps_the_order_and_loses_nothing(tmp_path: Path, in_flight: int) -> None:
     # Sixteen times what a round of the lane holds, and far more than eight requests, in one go.
     count, size = 512, 65536
