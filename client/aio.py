@@ -15,6 +15,7 @@ from penstock.areplies import AsyncReplies
 from penstock.attributes import Carried
 from penstock.errors import ConnectionLostError, PenstockError, TimeoutError
 from penstock.model import Bytes, Level
+from penstock.redriving import Redriving, ignored
 from penstock.request import Call
 from penstock.seeing import Seeing
 from penstock.session import Session, State
@@ -142,10 +143,17 @@ class AsyncClient(Seeing):
         return await self._judge(model.confirm_call, messages)
 
     async def release(
-        self, messages: Sequence[model.MessageFields], delay: float = 0.0
+        self,
+        messages: Sequence[model.MessageFields],
+        delay: float | None = None,
+        reason: str = "",
     ) -> list[Verdict]:
-        """One verdict per message; what is done comes again after delay seconds."""
-        return await self._judge(model.release_call, messages, model.milliseconds(delay))
+        """One verdict per message; what is done comes again after delay seconds.
+
+        delay None: when the group's retry policy says so, at once if it has none. What was tried
+        as often as that allows goes to its dead-letter queue instead, with the reason.
+        """
+        return await self._judge(model.release_call, messages, delay, reason)
 
     async def extend(
         self, messages: Sequence[model.MessageFields], lease: float
@@ -154,12 +162,12 @@ class AsyncClient(Seeing):
         return await self._judge(model.extend_call, messages, model.milliseconds(lease))
 
     async def _judge(
-        self, make: Callable[..., Call], messages: Sequence[model.MessageFields], *times: int
+        self, make: Callable[..., Call], messages: Sequence[model.MessageFields], *more: Any
     ) -> list[Verdict]:
         if not messages:
             return []
         receipts = [message.receipt for message in messages]
-        call = make(self.loop.create_future(), receipts, *times)
+        call = make(self.loop.create_future(), receipts, *more)
         verdicts: list[Verdict] = await self.ask(call, self.timeout)
         return verdicts
 
@@ -175,6 +183,24 @@ class AsyncClient(Seeing):
     async def list(self) -> Any:
         """The queues of the server."""
         return await self.admin("queue.list")
+
+    async def redrive_all(
+        self,
+        queue: str,
+        to: str = "",
+        *,
+        rate: float | None = None,
+        step: Callable[[dict[str, Any]], None] = ignored,
+        **wanted: Any,
+    ) -> dict[str, int]:
+        """Put all dead letters back that fit (see redrive); how many were seen, wanted and moved.
+
+        rate: so many a second at most. step: called with the answer to each step.
+        """
+        walk = Redriving(rate, wanted, step)
+        while not walk.done:
+            await asyncio.sleep(walk.take(await self.redrive(queue, to, **walk.fields)))
+        return walk.total
 
     async def show(self, name: str) -> Any:
         """What the server knows of one queue."""

@@ -30,9 +30,9 @@ class AsyncMessage(model.MessageFields):
         """The message is done and will not come again; raises StaleError if the lease is lost."""
         model.raise_for(await self._client.confirm([self]))
 
-    async def release(self, delay: float = 0.0) -> None:
-        """The message is given back, and comes again after delay seconds."""
-        model.raise_for(await self._client.release([self], delay))
+    async def release(self, delay: float | None = None, reason: str = "") -> None:
+        """The message is given back; see the client's release."""
+        model.raise_for(await self._client.release([self], delay, reason))
 
     async def reply(
         self, body: Bytes, durability: Level = "disk", **carried: Unpack[Carried]

@@ -97,11 +97,15 @@ class Consumption:
     async def _handle(self, handler: Handler, message: AsyncMessage) -> None:
         try:
             await handler(message)
-        except Exception:
-            # The handler's failure is the message's, not the consumer's: it comes again.
+        except Exception as error:
+            # The handler's failure is the message's, not the consumer's: it comes again, as the
+            # group's retry policy says, or ends among the dead letters with what was raised.
             LOG.exception("message %d of %s failed", message.offset, self._queue.name)
             self._leased.pop(id(message), None)
-            await self._attempt(self._queue.client.release([message]), "release")
+            reason = f"{type(error).__name__}: {error}"
+            await self._attempt(
+                self._queue.client.release([message], reason=reason), "release"
+            )
         else:
             self._confirm(message)
 
@@ -154,6 +158,6 @@ class Consumption:
         if self._leased:
             messages = list(self._leased.values())
             self._leased.clear()
-            await self._attempt(self._queue.client.release(messages), "release")
+            await self._attempt(self._queue.client.release(messages, 0.0), "release")
         while self._confirming:
             await asyncio.wait(self._confirming)

@@ -158,9 +158,17 @@ def confirm_call(waiter: Waiter, receipts: Sequence[bytes]) -> Call:
     return Call(waiter, Verb.CONFIRM, lambda tag: wire.confirm(tag, receipts), parse_verdicts)
 
 
-def release_call(waiter: Waiter, receipts: Sequence[bytes], delay_ms: int) -> Call:
+def release_call(
+    waiter: Waiter, receipts: Sequence[bytes], delay: float | None, reason: str
+) -> Call:
+    """delay None: as the group's retry policy says, or at once. reason is cut to what is kept."""
+    delay_ms = wire.BY_POLICY if delay is None else milliseconds(delay)
+    if delay is not None and delay_ms == wire.BY_POLICY:
+        raise InvalidError(f"{delay} seconds is not a time that can be told")
+    text = reason.encode()[: wire.REASON_BYTES]
+
     def encode(tag: int) -> bytes:
-        return wire.release(tag, delay_ms, receipts)
+        return wire.release(tag, delay_ms, receipts, text)
 
     return Call(waiter, Verb.RELEASE, encode, parse_verdicts)
 
@@ -191,7 +199,8 @@ def admin_call(waiter: Waiter, do: str, fields: dict[str, Any]) -> Call:
     # After a broken connection nobody knows whether a purge was done, and doing it again
     # would purge what was sent since.
     retry = do in (
-        "queue.list", "queue.show", "explain", "find", "trace", "lag", "topic.list", "topic.show"
+        "queue.list", "queue.show", "group.show", "explain", "find", "trace", "lag", "topic.list",
+        "topic.show",
     )  # fmt: skip
     return Call(waiter, Verb.ADMIN, lambda tag: wire.admin(tag, document), decode, retry=retry)
 
@@ -212,10 +221,12 @@ def raise_for(verdicts: Iterable[Verdict]) -> None:
 class MessageFields:
     """What a message says of itself; the clients add what can be done with it."""
 
-    __slots__ = ("_attributes", "attempts", "body", "ext", "offset", "receipt", "stored_us")
+    __slots__ = (
+        "_attributes", "attempts", "body", "ext", "offset", "origin", "receipt", "stored_us",
+    )
 
     def __init__(self, delivered: Delivered) -> None:
-        receipt, stored_us, attempts, ext, body, flags = delivered
+        receipt, stored_us, attempts, ext, body, flags, self.origin = delivered
         # Unpacked when they are asked for first.
         self._attributes = None if flags & wire.ATTRIBUTED else NOTHING
         self.receipt = receipt

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from itertools import accumulate
 
+from penstock.moved import parse_origin
 from penstock.wire import (
     ATTRIBUTED,
     BATCH,
@@ -13,6 +14,7 @@ from penstock.wire import (
     MESSAGE,
     MESSAGE_SIZE,
     MESSAGES,
+    MOVED,
     RECEIPT_SIZE,
     SEND,
     Delivered,
@@ -67,13 +69,18 @@ def parse_batch(payload: memoryview) -> tuple[
     return queue, durability, sequence, parts, None
 
 
-def parse_receipts(payload: memoryview, timed: bool) -> tuple[int, list[bytes]]:
-    """(delay_ms or lease_ms, receipts); a CONFIRM is not timed and states 0."""
+def parse_receipts(
+    payload: memoryview, timed: bool, text_bytes: int = 0
+) -> tuple[int, list[bytes]]:
+    """(delay_ms or lease_ms, receipts); a CONFIRM is not timed and states 0.
+
+    text_bytes: how many may stand behind them, why a RELEASE gives them back.
+    """
     layout = COUNT_AND_TIME if timed else COUNT
     count, *rest = fixed_fields(layout, payload, exact=False)
-    if count * RECEIPT_SIZE != len(payload) - layout.size:
+    if not 0 <= len(payload) - layout.size - count * RECEIPT_SIZE <= text_bytes:
         raise WireError(Status.MALFORMED, f"{count} receipts are not what the frame holds")
-    starts = range(layout.size, len(payload), RECEIPT_SIZE)
+    starts = range(layout.size, layout.size + count * RECEIPT_SIZE, RECEIPT_SIZE)
     return (rest[0] if timed else 0), [bytes(payload[p : p + RECEIPT_SIZE]) for p in starts]
 
 
@@ -106,7 +113,14 @@ def parse_messages(payload: memoryview) -> list[Delivered]:
         if position > len(payload):
             raise WireError(Status.MALFORMED, "a message is cut short")
         ext, body = payload[start:middle], payload[middle:position]
-        messages.append(Delivered(receipt, stored_us, attempts, ext, body, flags))
+        origin = None
+        if flags & MOVED:
+            moved = parse_origin(payload[position:])
+            if moved is None:
+                raise WireError(Status.MALFORMED, "where a message came from is cut short")
+            origin = moved[0]
+            position += moved[1]
+        messages.append(Delivered(receipt, stored_us, attempts, ext, body, flags, origin))
     if position != len(payload):
         raise WireError(Status.MALFORMED, "bytes after the last message")
     return messages

@@ -4,20 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from penstock.grouping import Grouping, given
 from penstock.topics import Topic
 
 
-def given(**fields: Any) -> dict[str, Any]:
-    """The fields that are not left out."""
-    return {name: value for name, value in fields.items() if value is not None}
-
-
-class Seeing:
+class Seeing(Grouping):
     """Asks that change nothing, and rewind. Answers are dictionaries, as docs/wire.md has them."""
-
-    def admin(self, do: str, **fields: Any) -> Any:
-        """What the server answers to one administrative request."""
-        raise NotImplementedError
 
     def topic(self, name: str) -> Topic:
         """The topic of that name; nothing is asked of the server yet."""
@@ -71,19 +63,3 @@ class Seeing:
             group=group,
         )
         return self.admin("rewind", queue=queue, dry_run=dry_run, **fields)
-
-    def group_settings(self, queue: str, group: str = "") -> Any:
-        """What is set for a group of a queue, "" being its own, and how far it is."""
-        return self.admin("group.show", queue=queue, group=group)
-
-    def set_filter(self, queue: str, group: str, filter: str, *, kind: str = "tag") -> Any:
-        """Let a group, made if absent, have only what a filter wants; "" is everything.
-
-        kind: "tag" (`a || b`), "routing" (`order.*.paid`, `order.#`) or "sql" (`price > 10`). What
-        the filter before passed over stays passed over; from there on the new one decides.
-        """
-        return self.admin("group.set", queue=queue, group=group, filter=filter, kind=kind)
-
-    def join_group(self, queue: str, group: str, filter: str = "", *, kind: str = "tag") -> Any:
-        """Be a member of a group with this filter; refused if it has another one."""
-        return self.admin("group.join", queue=queue, group=group, filter=filter, kind=kind)

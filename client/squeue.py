@@ -53,9 +53,9 @@ class Message(model.MessageFields):
         """The message is done and will not come again; raises StaleError if the lease is lost."""
         model.raise_for(self._client.confirm([self]))
 
-    def release(self, delay: float = 0.0) -> None:
-        """The message is given back, and comes again after delay seconds."""
-        model.raise_for(self._client.release([self], delay))
+    def release(self, delay: float | None = None, reason: str = "") -> None:
+        """The message is given back; see the client's release."""
+        model.raise_for(self._client.release([self], delay, reason))
 
     def reply(
         self, body: Bytes, durability: Level = "disk", **carried: Unpack[Carried]

@@ -14,6 +14,7 @@ from penstock.attributes import Carried
 from penstock.errors import ConnectionLostError, PenstockError, TimeoutError
 from penstock.link import Link
 from penstock.model import Bytes, Level
+from penstock.redriving import Redriving, ignored
 from penstock.replies import Replies
 from penstock.request import Call
 from penstock.seeing import Seeing
@@ -113,22 +114,29 @@ class Client(Seeing):
         return self._judge(model.confirm_call, messages)
 
     def release(
-        self, messages: Sequence[model.MessageFields], delay: float = 0.0
+        self,
+        messages: Sequence[model.MessageFields],
+        delay: float | None = None,
+        reason: str = "",
     ) -> list[Verdict]:
-        """One verdict per message; what is done comes again after delay seconds."""
-        return self._judge(model.release_call, messages, model.milliseconds(delay))
+        """One verdict per message; what is done comes again after delay seconds.
+
+        delay None: when the group's retry policy says so, at once if it has none. What was tried
+        as often as that allows goes to its dead-letter queue instead, with the reason.
+        """
+        return self._judge(model.release_call, messages, delay, reason)
 
     def extend(self, messages: Sequence[model.MessageFields], lease: float) -> list[Verdict]:
         """One verdict per message; what is done is leased for lease seconds from now."""
         return self._judge(model.extend_call, messages, model.milliseconds(lease))
 
     def _judge(
-        self, make: Callable[..., Call], messages: Sequence[model.MessageFields], *times: int
+        self, make: Callable[..., Call], messages: Sequence[model.MessageFields], *more: Any
     ) -> list[Verdict]:
         if not messages:
             return []
         receipts = [message.receipt for message in messages]
-        verdicts: list[Verdict] = self.ask(lambda _, reply: make(reply, receipts, *times))
+        verdicts: list[Verdict] = self.ask(lambda _, reply: make(reply, receipts, *more))
         return verdicts
 
     def ping(self) -> None:
@@ -154,6 +162,24 @@ class Client(Seeing):
     def purge(self, name: str) -> Any:
         """The messages of the queue are gone; how many."""
         return self.admin("queue.purge", name=name)
+
+    def redrive_all(
+        self,
+        queue: str,
+        to: str = "",
+        *,
+        rate: float | None = None,
+        step: Callable[[dict[str, Any]], None] = ignored,
+        **wanted: Any,
+    ) -> dict[str, int]:
+        """Put all dead letters back that fit (see redrive); how many were seen, wanted and moved.
+
+        rate: so many a second at most. step: called with the answer to each step.
+        """
+        walk = Redriving(rate, wanted, step)
+        while not walk.done:
+            clock.sleep(walk.take(self.redrive(queue, to, **walk.fields)))
+        return walk.total
 
     # Requests on their way.
 

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
+from penstock.moved import Origin, origin_block
+
 VERSION = 1
 MAGIC = b"PNST"
 FRAME_BYTES = 8 << 20
@@ -16,6 +18,9 @@ RECEIPT_SIZE = 24
 MESSAGE_SIZE = 48
 EXT_BYTES = 0xFFFF
 ATTRIBUTED = 1      # a flag of SEND, SEND_BATCH and of a message: ext is a list of attributes
+MOVED = 2           # a flag of a message: behind its body stands where it came from
+BY_POLICY = 0xFFFFFFFF
+REASON_BYTES = 1024
 UNKNOWN_OFFSET = (1 << 64) - 1
 EMPTY_RECEIPT = bytes(RECEIPT_SIZE)
 
@@ -141,6 +146,7 @@ class Delivered(NamedTuple):
     ext: memoryview
     body: memoryview
     flags: int = 0
+    origin: Origin | None = None
 
     @property
     def offset(self) -> int:
@@ -300,9 +306,10 @@ def confirm(tag: int, receipts: Sequence[bytes]) -> bytes:
     return frame(Verb.CONFIRM, tag, COUNT.pack(len(receipts)) + b"".join(receipts))
 
 
-def release(tag: int, delay_ms: int, receipts: Sequence[bytes]) -> bytes:
+def release(tag: int, delay_ms: int, receipts: Sequence[bytes], reason: bytes = b"") -> bytes:
+    """delay_ms BY_POLICY: as the group's retry policy says. reason: of at most REASON_BYTES."""
     fixed = COUNT_AND_TIME.pack(len(receipts), delay_ms)
-    return frame(Verb.RELEASE, tag, fixed + b"".join(receipts))
+    return frame(Verb.RELEASE, tag, fixed + b"".join(receipts) + reason)
 
 
 def extend(tag: int, lease_ms: int, receipts: Sequence[bytes]) -> bytes:
@@ -366,9 +373,9 @@ def messages_reply(verb: int, tag: int, messages: Iterable[Delivered]) -> bytes:
     """The reply to RECEIVE and to READ."""
     parts: list[bytes | memoryview] = []
     count = 0
-    for receipt, stored_us, attempts, ext, body, flags in messages:
+    for receipt, stored_us, attempts, ext, body, flags, origin in messages:
         fixed = MESSAGE.pack(receipt, stored_us, attempts, len(ext), len(body), flags)
-        parts += (fixed, ext, body)
+        parts += (fixed, ext, body, origin_block(origin) if origin else b"")
         count += 1
     start = head(verb | REPLY, tag, MESSAGES.size + sum(map(len, parts)))
     return b"".join((start, MESSAGES.pack(count, 0), *parts))

@@ -32,6 +32,32 @@ cdef enum:
     NO_MEMORY = 8
 
 
+cdef enum:
+    MOVED = 2               # flag of a message: behind its body stands where it came from
+    ORIGIN_HEAD = 36
+
+
+cdef inline size_t origin_size(const taken_t* one) noexcept nogil:
+    """Bytes that say where a message came from."""
+    if one.origin == NULL:
+        return 0
+    return ORIGIN_HEAD + <size_t>one.origin_name_size + load16(one.origin + 34)
+
+
+cdef size_t origin_put(const taken_t* one, uint8_t* at) noexcept nogil:
+    """Say where a message came from, docs/wire.md; how many bytes that took."""
+    cdef size_t size = origin_size(one)
+    store32(at, <uint32_t>size - 4)
+    memcpy(at + 4, one.origin + 8, 8)           # offset
+    store64(at + 12, one.sent_us)
+    memcpy(at + 20, one.origin + 16, 8)         # queue, group
+    memcpy(at + 28, one.origin + 28, 6)         # attempts, reason
+    store16(at + 34, <uint16_t>one.origin_name_size)
+    memcpy(at + ORIGIN_HEAD, one.origin_name, one.origin_name_size)
+    memcpy(at + ORIGIN_HEAD + one.origin_name_size, one.origin + 40, load16(one.origin + 34))
+    return size
+
+
 cdef struct confirm_t:
     uint32_t tag
     uint32_t count
@@ -262,7 +288,7 @@ cdef class NativeBase(Framed):
         cdef uint8_t* at
         for index in range(count):
             one = self.hub.taken + index
-            size += MESSAGE_HEAD + <size_t>one.ext_size + one.body_size
+            size += MESSAGE_HEAD + <size_t>one.ext_size + one.body_size + origin_size(one)
         at = frame_begin(&self.out, verb, 0, tag, size)
         if at is NULL:
             return -1
@@ -279,9 +305,11 @@ cdef class NativeBase(Framed):
             store32(at + 32, one.attempts)
             store32(at + 36, one.ext_size)
             store32(at + 40, one.body_size)
-            store32(at + 44, one.attributed)
+            store32(at + 44, one.attributed | (0 if one.origin == NULL else MOVED))
             memcpy(at + MESSAGE_HEAD, one.ext, <size_t>one.ext_size + one.body_size)
             at += MESSAGE_HEAD + <size_t>one.ext_size + one.body_size
+            if one.origin != NULL:
+                at += origin_put(one, at)
         return 0
 
     cdef int complete(self, operation_t* operation) except -1:

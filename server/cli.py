@@ -78,6 +78,7 @@ def parser() -> ArgumentParser:
     _add_ship(commands)
     _add_queue(commands, remote)
     _add_looking(commands, remote)
+    _add_grouping(commands, remote)
     _add_quota(commands, remote)
     _add_topics(commands, remote)
     _add_bench(commands)
@@ -210,6 +211,10 @@ def _add_receive(commands: Commands, remote: ArgumentParser) -> None:
     receive.add_argument("--lease", type=seconds, default=30.0, metavar="SECONDS")
     receive.add_argument("--group", default="", help="a group of the queue")
     receive.add_argument("--keep", action="store_true", help="do not confirm: they come again")
+    receive.add_argument("--release", action="store_true", help="give them back instead")
+    receive.add_argument("--delay", type=seconds, metavar="SECONDS",
+                         help="until they come again (default: as the group's retries say)")
+    receive.add_argument("--reason", default="", metavar="TEXT", help="why they are given back")
     receive.add_argument("--raw", action="store_true", help="bodies only, a line each")
 
 
@@ -267,6 +272,12 @@ def _add_looking(commands: Commands, remote: ArgumentParser) -> None:
     from penstock.server import looking
 
     looking.add(commands, remote, _add, PLACES)
+
+
+def _add_grouping(commands: Commands, remote: ArgumentParser) -> None:
+    from penstock.server import grouping
+
+    grouping.add(commands, remote, _add, PLACES)
 
 
 def _add_topics(commands: Commands, remote: ArgumentParser) -> None:

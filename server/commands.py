@@ -107,7 +107,10 @@ def receive(options: Namespace) -> int:
             got += len(messages)
             _show_messages(messages, options)
             if not options.keep:
-                verdicts = client.confirm(messages)
+                verdicts = (
+                    client.release(messages, options.delay, options.reason)
+                    if options.release else client.confirm(messages)
+                )
                 stale += len(verdicts) - verdicts.count(Verdict.DONE)
     if stale:
         sys.stderr.write(f"penstock: the lease of {stale} messages was lost: they come again\n")
@@ -158,6 +161,11 @@ def _message_row(message: Any) -> dict[str, Any]:
     stored = datetime.fromtimestamp(message.stored_us / 1e6).astimezone()
     row["stored"] = stored.isoformat(timespec="milliseconds")
     carried = {name: value for name, value in message.attributes._asdict().items() if value}
+    if message.origin is not None:
+        row["origin"] = message.origin.queue or str(message.origin.queue_id)
+        row["origin_offset"] = message.origin.offset
+        row["origin_attempts"] = message.origin.attempts
+        row |= {"reason": message.origin.reason, "text": message.origin.text}
     return row | carried | body_fields(message.body)
 
 

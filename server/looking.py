@@ -31,11 +31,6 @@ def add(commands: Any, remote: ArgumentParser, add_: Add, places: str) -> None:
     command.add_argument("--group", help="a group of the queue (default: all)")
     command.add_argument("--watch", action="store_true", help="go on until Ctrl-C")
     command.add_argument("--every", type=float, default=2.0, metavar="SECONDS")
-    command = add_(commands, "group", group, remote)
-    command.add_argument("queue")
-    command.add_argument("group", nargs="?", default="", help="(default: the queue's own)")
-    command.add_argument("--filter", help="what it gets from now on; '' for everything")
-    command.add_argument("--kind", choices=("tag", "routing", "sql"), default="tag")
     command = add_(commands, "rewind", rewind, remote)
     command.add_argument("queue")
     where = command.add_mutually_exclusive_group()
@@ -195,18 +190,6 @@ def rows_of(client: Client, options: Namespace) -> list[dict[str, Any]]:
         cursor = answer["next"]
         if not cursor:
             return sorted(rows, key=lambda row: -int(row["lag"]))
-
-
-def group(options: Namespace) -> int:
-    """Show what is set for a group of a queue, or give it a filter."""
-    with connected(options) as client:
-        if options.filter is None:
-            answer = client.group_settings(options.queue, options.group)
-        else:
-            answer = client.set_filter(
-                options.queue, options.group, options.filter, kind=options.kind)
-    show([answer], options.output)
-    return EXIT_OK
 
 
 def rewind(options: Namespace) -> int:

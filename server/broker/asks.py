@@ -5,9 +5,12 @@ from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from penstock.engine.retries import ATTEMPTS, DELAY_MS, DELAYS
+
 Name = Annotated[str, Meta(max_length=128)]
 Text = Annotated[str, Meta(max_length=4096)]
 Offset = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+Delay = Annotated[int, Meta(ge=0, le=DELAY_MS)]
 ID = re.compile(r"([0-9a-f]{8})-([0-9a-f]{16})", re.ASCII)
 WAITING_ID = re.compile(r"([0-9a-f]{8})-p([0-9a-f]{15})", re.ASCII)
 
@@ -78,13 +81,56 @@ class Rewind(Struct, forbid_unknown_fields=True):
     shadow: Name = ""
 
 
+class Retry(Struct, forbid_unknown_fields=True):
+    """What becomes of what fails. dead_letter is made if absent; max_attempts 0 is without end.
+
+    backoff_ms: the wait after the first, second, ... delivery; the last counts for all that follow.
+    Without backoff_ms the usual table, from 1 s to 2 h.
+    """
+
+    max_attempts: Annotated[int, Meta(ge=0, le=ATTEMPTS)] | UnsetType = UNSET
+    dead_letter: Name = ""
+    backoff_ms: Annotated[list[Delay], Meta(max_length=DELAYS)] | UnsetType = UNSET
+
+
 class Group(Struct, forbid_unknown_fields=True):
-    """A group of a queue, "" being its own; an empty filter or null wants everything."""
+    """A group of a queue, "" being its own; an empty filter or null wants everything.
+
+    order: "key" delivers the messages of a key one after the other, "strict" all of the queue.
+    retry null: what is given back comes at once, without end.
+    """
 
     queue: Name = ""
     group: Name = ""
     filter: Text | None | UnsetType = UNSET
     kind: Literal["tag", "routing", "sql"] = "tag"
+    order: Literal["none", "key", "strict"] | UnsetType = UNSET
+    retry: Retry | None | UnsetType = UNSET
+
+
+class Redrive(Struct, forbid_unknown_fields=True):
+    """One step: at most limit dead letters of a queue looked at, from cursor on.
+
+    They go back to where they came from, or into the queue `to`. Only those that fit all of what is
+    given: reason (a word of it or all), text (in what was said with the last release), origin (the
+    name of the queue they came from), since_us and until_us (when they died), filter and kind as of
+    a group. Nothing from offset end on is looked at. dry_run moves nothing.
+    """
+
+    queue: Name = ""
+    group: Name = ""
+    to: Name = ""
+    reason: Text = ""
+    text: Text = ""
+    origin: Name = ""
+    since_us: Offset | None = None
+    until_us: Offset | None = None
+    filter: Text = ""
+    kind: Literal["tag", "routing", "sql"] = "tag"
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 256
+    cursor: Offset = 0
+    end: Offset | None = None
+    dry_run: bool = False
 
 
 class Waiting(Struct, forbid_unknown_fields=True):

@@ -186,7 +186,8 @@ class Conversation(asyncio.Protocol):
             self.transport.write(wire.messages_reply(Verb.RECEIVE, waiter[1], []))
 
     def judge(self, verb: Verb, tag: int, payload: memoryview, into: list[int]) -> bytes:
-        _, receipts = parse.parse_receipts(payload, verb is not Verb.CONFIRM)
+        text = wire.REASON_BYTES if verb is Verb.RELEASE else 0
+        _, receipts = parse.parse_receipts(payload, verb is not Verb.CONFIRM, text)
         verdicts = []
         for receipt in receipts:
             offset, salt, _ = struct.unpack("<QQQ", receipt)

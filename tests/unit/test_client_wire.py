@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock import parse, wire
+from penstock.moved import MOVES, Origin
 from penstock.wire import Delivered, Status, Verb, WireError
 
 U32 = st.integers(0, 2**32 - 1)
@@ -69,16 +70,30 @@ def test_receipts_come_back(time_ms: int, receipts: list[bytes]) -> None:
         assert parse.parse_receipts(frame.payload, timed) == (told, receipts)
 
 
+ORIGINS = st.none() | st.builds(
+    Origin, st.text("ab/é", max_size=9), U32, U32, U64, U64, U32,
+    st.sampled_from([*MOVES.values(), "9"]), st.text(max_size=30),
+)
+
+
+def delivered(fields: tuple[bytes, int, int, bytes, bytes, int, Origin | None]) -> Delivered:
+    receipt, stored_us, attempts, ext, body, flags, origin = fields
+    flags |= wire.MOVED if origin else 0
+    views = memoryview(ext), memoryview(body)
+    return Delivered(receipt, stored_us, attempts, *views, flags, origin)
+
+
 @given(
     st.lists(
         st.tuples(
             st.binary(min_size=24, max_size=24),
             U64,
             U32,
-            st.binary(max_size=20).map(memoryview),
-            st.binary(max_size=99).map(memoryview),
-                st.integers(0, 1),
-        ).map(Delivered._make),
+            st.binary(max_size=20),
+            st.binary(max_size=99),
+            st.integers(0, 1),
+            ORIGINS,
+        ).map(delivered),
         max_size=6,
     )
 )
@@ -86,6 +101,20 @@ def test_messages_come_back(messages: list[Delivered]) -> None:
     (frame,) = wire.Decoder().feed(wire.messages_reply(Verb.RECEIVE, 3, messages))
     assert frame.verb == Verb.RECEIVE | wire.REPLY
     assert parse.parse_messages(frame.payload) == messages
+
+
+def test_an_origin_that_is_cut_or_lies_is_refused() -> None:
+    origin = Origin("red", 1, 2, 3, 4, 5, "redriven", "why")
+    message = Delivered(bytes(24), 1, 1, memoryview(b""), memoryview(b"b"), wire.MOVED, origin)
+    whole = wire.messages_reply(Verb.RECEIVE, 1, [message])[16:]
+    for size in range(8, len(whole)):
+        with pytest.raises(WireError):
+            parse.parse_messages(memoryview(whole[:size]))
+    for at, lie in ((-6 - 36, 255), (-6 - 36, 1), (-6 - 2, 200)):
+        broken = bytearray(whole)
+        broken[at] = lie
+        with pytest.raises(WireError):
+            parse.parse_messages(memoryview(bytes(broken)))
 
 
 @given(st.lists(st.binary(max_size=60), max_size=8))

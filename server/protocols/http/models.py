@@ -43,6 +43,22 @@ class ReceiveRequest(Struct, forbid_unknown_fields=True):
     kind: Literal["tag", "routing", "sql"] = "tag"
 
 
+class Origin(Struct):
+    """Where a message was before it was moved: a dead letter, or one that was redriven.
+
+    queue is empty if that was deleted since; attempts: how often it was delivered there; text: what
+    was said when it was given back the last time.
+    """
+
+    queue: str
+    id: str
+    offset: int
+    sent_us: int
+    attempts: int
+    reason: str
+    text: str
+
+
 class Message(Struct, omit_defaults=True):
     """body is there if it is UTF-8 text, else body_base64; then what it carries."""
 
@@ -60,6 +76,7 @@ class Message(Struct, omit_defaults=True):
     reply_to: str | UnsetType = UNSET
     correlation: str | UnsetType = UNSET
     properties: dict[str, str] | UnsetType = UNSET
+    origin: Origin | UnsetType = UNSET
 
 
 class MessagesReply(Struct):
@@ -72,8 +89,14 @@ class ConfirmRequest(Struct, forbid_unknown_fields=True):
 
 
 class ReleaseRequest(Struct, forbid_unknown_fields=True):
+    """Without delay_ms the group's retry policy says when they come again; at once if it has none.
+
+    reason: why, for the dead-letter queue; at most 1,024 bytes of it are kept.
+    """
+
     receipts: Annotated[list[str], Meta(max_length=65536)]
-    delay_ms: Milliseconds = 0
+    delay_ms: Milliseconds | None = None
+    reason: Annotated[str, Meta(max_length=1024)] = ""
     group: Group = ""
 
 

@@ -15,10 +15,11 @@ from penstock.server.broker.broker import Broker
 from penstock.server.broker.asks import Group
 from penstock.server.broker.errors import BrokerError, Kind
 from penstock.server.broker.groups import Groups
+from penstock.server.broker.retry import told
 from penstock.server.broker.temporary import Temporary
 from penstock.server.protocols.http import models
 from penstock.server.protocols.http.batches import sending_of
-from penstock.server.protocols.http.carried import into_fields, into_json
+from penstock.server.protocols.http.carried import header_text, into_fields, into_json
 from penstock.server.protocols.http.problem import Response, reply
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ class Queues:
             "extend": {"POST": self.extend},
             "peek": {"GET": self.peek},
             "groups": {"GET": self.group_show, "PUT": self.group_set},
+            "redrive": {"POST": self.redrive},
         }
 
     async def list(self, call: Call) -> Response:
@@ -136,6 +138,7 @@ class Queues:
         while True:
             hub = self.door.hub
             assert hub is not None
+            seen = hub.arrivals
             most, closed_ms = hub.gates.may_receive(
                 self.broker.store, queue.id, group.id, asked.max_messages
             )
@@ -147,7 +150,9 @@ class Queues:
                 break
             if batch is None and (left_ms <= closed_ms or hub.stopping):
                 raise throttled(closed_ms)
-            await hub.wait(queue.id, group.id, min(left_ms, closed_ms or left_ms))
+            # What is over a quota waits for time to pass, not for what arrives.
+            await hub.wait(queue.id, group.id, min(left_ms, closed_ms or left_ms),
+                           None if closed_ms else seen)
         hub.gates.received(queue.id, len(batch))
         return octet_reply(queue, batch) if octets else reply(messages_reply(queue, batch, True))
 
@@ -170,6 +175,12 @@ class Queues:
         fields |= {"queue": call.name, "group": group_of(call)}
         return reply(await self.call(self.groups, "group.set", fields))
 
+    async def redrive(self, call: Call) -> Response:
+        fields = msgspec.json.decode(call.request.body or b"{}")
+        if not isinstance(fields, dict) or "queue" in fields:
+            raise BrokerError(Kind.INVALID, "a redrive is a JSON object, its queue in the target")
+        return reply(await self.call(self.groups, "redrive", fields | {"queue": call.name}))
+
     async def confirm(self, call: Call) -> Response:
         asked = call.read(models.ConfirmRequest)
         group = await self.group(call, asked.group)
@@ -179,7 +190,11 @@ class Queues:
         asked = call.read(models.ReleaseRequest)
         group = await self.group(call, asked.group)
         receipts = receipts_of(asked.receipts)
-        return verdicts_reply(await self.call(group.release, receipts, delay_ms=asked.delay_ms))
+        verdicts = await self.call(
+            group.release, receipts, delay_ms=asked.delay_ms, reason=asked.reason)
+        assert self.door.hub is not None
+        self.door.hub.released(group.queue.id)
+        return verdicts_reply(verdicts)
 
     async def extend(self, call: Call) -> Response:
         asked = call.read(models.ExtendRequest)
@@ -225,6 +240,9 @@ def messages_reply(queue: Queue, batch: Batch, leased: bool) -> models.MessagesR
         except UnicodeDecodeError:
             message.body_base64 = body
         into_json(batch.attributes(at), message)
+        origin = batch.origin(at)
+        if origin is not None:
+            message.origin = models.Origin(**told(origin))
         messages.append(message)
     return models.MessagesReply(messages)
 
@@ -247,6 +265,11 @@ def octet_reply(queue: Queue, batch: Batch) -> Response:
         f"Penstock-Attempts: {int(batch.attempts[0])}\r\n"
         f"Penstock-Receipt: {receipt_text(batch.receipts, 0)}\r\n"
     )
+    origin = batch.origin(0)
+    if origin is not None:
+        head += "".join(
+            f"Penstock-Origin-{name.title().replace('_', '-')}: {header_text(str(value))}\r\n"
+            for name, value in told(origin).items())
     return 200, head.encode() + into_fields(batch.attributes(0)), bytes(batch[0])
 
 

@@ -177,7 +177,11 @@ class TopicTargets:
         asked: Any = call.read(models.ReleaseRequest)
         group = await self.group(call, asked.group)
         receipts = receipts_of(asked.receipts)
-        return verdicts_reply(await self.call(group.release, receipts, delay_ms=asked.delay_ms))
+        verdicts = await self.call(
+            group.release, receipts, delay_ms=asked.delay_ms, reason=asked.reason)
+        assert self.door.hub is not None
+        self.door.hub.released()
+        return verdicts_reply(verdicts)
 
     async def group(self, call: Call, name: str) -> "Consumer":
         """The group at the first partition: a receipt says itself to which it belongs."""
