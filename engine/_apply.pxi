@@ -319,7 +319,7 @@ cdef void state_undo(core_t* core) noexcept nogil:
             leaf = index_leaf(core, queue, queue.next - 1)
             if leaf[(queue.next - 1) % LEAF].position < written:
                 if leaf != no_leaf:
-                    queue.leaf = <uint32_t>((<uint8_t*>leaf - core.index) // PAGE)
+                    queue.leaf = index_leaf_page(core, queue, queue.next - 1)
                 break
             queue.bytes -= min(queue.bytes, <uint64_t>leaf[(queue.next - 1) % LEAF].size)
             store64(&queue.next, queue.next - 1)

@@ -247,6 +247,8 @@ cdef void round_commit(core_t* core, round_t* round) noexcept nogil:
     elif load32(&control.full) and round_sends(round):
         # Refused without being written: what room there is belongs to confirmations and purges.
         verdict = STORE_FULL
+    elif index_reach(core, control.index_allocated):
+        verdict = STORE_FULL        # what another process added to the index finds no addresses here
     elif core.segment_size - (control.written & BYTE) < round.size:
         verdict = log_roll(core, round.messages != 0)
     if verdict == DONE and round.messages \

@@ -20,9 +20,10 @@ cdef class Consumer:
         cdef uint64_t pin = 0
         cdef uint64_t until = store_clock(core) + wait_ms * <uint64_t>1000
         cdef int found = 0
+        cdef bint over = False
         if out == NULL:
             raise MemoryError()
-        while True:
+        while not over:
             try:
                 enter(store)
             except StoreClosedError:
@@ -30,12 +31,10 @@ cdef class Consumer:
                 raise
             with nogil:
                 found = take_or_wait(store, self.queue.id, self.id, max_messages, max_bytes, lease_ms, out, &pin, until)
+                over = found or ((once or not group_behind(core, self.id))
+                                 and (store_clock(core) >= until or load32(&core.closing)))
                 leave(core)
             PyErr_CheckSignals()
-            if not found and not once and group_behind(core, self.id):
-                continue
-            if found or store_clock(core) >= until or load32(&core.closing):
-                break
         if found < 0:
             free(out)
             raise_verdict(-found, f"queue {self.queue.name!r}")

@@ -59,6 +59,9 @@ cdef enum:
     JOURNAL = 1024              # counts that one holder of the store lock may change and have put back
 
 cdef enum:
+    RELEASED = 2
+
+cdef enum:
     CONTROL_VERSION = 1
     CONTROL_CLOSED = 2          # of ready: the last one out closed the store
     HEADER_BYTES = 65536
@@ -213,7 +216,8 @@ cdef struct core_t:
     producer_t* producers
     uint32_t* names
     uint8_t* arena
-    uint8_t* index
+    uint8_t* chunks[1024]       # of the index, mapped when they are first needed
+    uint64_t index_mapped       # up to here they are
     int control_fd, index_fd, lock_fd, directory_fd
     uint64_t segment_size
     uint64_t salt               # of the store: seeds the hash of a body
@@ -229,9 +233,12 @@ cdef struct core_t:
     uint64_t deaths_seen        # when maps of dead segments were last dropped
     int write_fd
     uint64_t write_number
-    uint32_t closed
+    uint32_t closed             # 1 in a child after a fork, RELEASED when it was closed
     uint32_t closing
     uint32_t users              # calls that are inside
+    uint32_t rested             # futex: the maintenance thread shall look at once
+    uint64_t rested_written     # what it has seen
+    uint64_t rested_deaths
     uint32_t fault_kind         # for tests: 1 pwrite, 2 fdatasync, 3 segment creation
     int fault_errno
     uint64_t fault_after
@@ -247,7 +254,7 @@ cdef uint64_t GROUPS_AT = QUEUES_AT + QUEUES * <uint64_t>256
 cdef uint64_t PRODUCERS_AT = GROUPS_AT + GROUPS * <uint64_t>256
 cdef uint64_t NAMES_AT = PRODUCERS_AT + PRODUCERS * <uint64_t>64
 cdef uint64_t ARENA_AT = NAMES_AT + NAME_BUCKETS * <uint64_t>4
-cdef uint64_t CONTROL_ROOM = <uint64_t>64 << 30     # virtual, not memory
+cdef uint64_t CONTROL_ROOM = <uint64_t>16 << 30     # virtual, not memory
 cdef uint64_t INDEX_ROOM = <uint64_t>1 << 40
 
 assert sizeof(queue_t) <= 256 and sizeof(group_t) <= 256 and sizeof(control_t) <= HEADER_BYTES

@@ -5,7 +5,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memset, strlen
 from libc.stdio cimport snprintf
-from libc.errno cimport errno, EAGAIN, EIO, ENOENT, ENOSPC, ENOTEMPTY
+from libc.errno cimport errno, EAGAIN, EIO, ENOENT, ENOMEM, ENOSPC, ENOTEMPTY
 from cpython.bytearray cimport PyByteArray_AS_STRING
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
 from cpython.exc cimport PyErr_CheckSignals

@@ -6,10 +6,49 @@
 cdef enum:
     LEAF = 128
     FAN = 1024
+    CHUNK_BITS = 18             # pages in one map of the index: 1 GiB of addresses
+    CHUNKS = 1024
+
+assert CHUNKS * <uint64_t>PAGE << CHUNK_BITS == INDEX_ROOM
+
+# What stands for a page that a damaged number leads to, or that cannot be mapped: position 0 is no message's.
+cdef entry_t[128] no_leaf
+memset(no_leaf, 0, sizeof(no_leaf))
 
 
 cdef inline uint8_t* index_page(core_t* core, uint32_t page) noexcept nogil:
-    return core.index + <uint64_t>page * PAGE
+    cdef uint8_t* chunk = <uint8_t*>load64(<uint64_t*>&core.chunks[page >> CHUNK_BITS])
+    if chunk == NULL:
+        chunk = index_map(core, page >> CHUNK_BITS)
+        if chunk == NULL:
+            return <uint8_t*>no_leaf    # only a reader gets here: index_reserve mapped what is written to
+    return chunk + <uint64_t>(page & ((1 << CHUNK_BITS) - 1)) * PAGE
+
+
+cdef uint8_t* index_map(core_t* core, uint32_t chunk) noexcept nogil:
+    """Map a chunk of the index file, which need not reach so far yet; NULL if there are no addresses left."""
+    cdef void* base
+    pthread_mutex_lock(&core.maps_lock)
+    if chunk < CHUNKS and core.chunks[chunk] == NULL:
+        base = mmap(NULL, <uint64_t>PAGE << CHUNK_BITS, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
+                    core.index_fd, <uint64_t>chunk * (<uint64_t>PAGE << CHUNK_BITS))
+        if base != MAP_FAILED:
+            store64(<uint64_t*>&core.chunks[chunk], <uint64_t>base)
+    base = core.chunks[chunk] if chunk < CHUNKS else NULL
+    pthread_mutex_unlock(&core.maps_lock)
+    return <uint8_t*>base
+
+
+cdef int index_reach(core_t* core, uint64_t end) noexcept nogil:
+    """See to it that the index file is mapped up to a byte. 0 or errno."""
+    cdef uint64_t chunk
+    if end <= core.index_mapped:
+        return 0
+    for chunk in range((end + (<uint64_t>PAGE << CHUNK_BITS) - 1) // (<uint64_t>PAGE << CHUNK_BITS)):
+        if core.chunks[chunk] == NULL and index_map(core, <uint32_t>chunk) == NULL:
+            return ENOMEM
+    core.index_mapped = end
+    return 0
 
 
 cdef int index_reserve(core_t* core, uint64_t pages) noexcept nogil:
@@ -25,15 +64,12 @@ cdef int index_reserve(core_t* core, uint64_t pages) noexcept nogil:
     end = (end + step - 1) // step * step
     if end > INDEX_ROOM:
         return ENOSPC
+    if index_reach(core, end):
+        return ENOMEM
     failed = file_grow_range(core.index_fd, core.control.index_allocated, end)
     if failed == 0:
         core.control.index_allocated = end
     return failed
-
-
-# What stands for a leaf that a damaged page number leads to: position 0 is no message's.
-cdef entry_t[128] no_leaf
-memset(no_leaf, 0, sizeof(no_leaf))
 
 
 cdef inline bint index_holds(core_t* core, uint32_t page) noexcept nogil:
@@ -148,8 +184,14 @@ cdef entry_t* index_append(core_t* core, queue_t* queue) noexcept nogil:
     return <entry_t*>index_page(core, queue.leaf) + offset % LEAF
 
 
-cdef entry_t* index_leaf(core_t* core, queue_t* queue, uint64_t offset) noexcept nogil:
+cdef inline entry_t* index_leaf(core_t* core, queue_t* queue, uint64_t offset) noexcept nogil:
     """The entries of the leaf that holds offset < queue.next; lock-free."""
+    cdef uint32_t page = index_leaf_page(core, queue, offset)
+    return <entry_t*>index_page(core, page) if page else no_leaf
+
+
+cdef uint32_t index_leaf_page(core_t* core, queue_t* queue, uint64_t offset) noexcept nogil:
+    """The page of the leaf that holds offset < queue.next, 0 if it cannot be found; lock-free."""
     cdef uint32_t height, page
     cdef uint64_t leaf = offset // LEAF
     cdef uint64_t span, tree
@@ -164,7 +206,7 @@ cdef entry_t* index_leaf(core_t* core, queue_t* queue, uint64_t offset) noexcept
         span //= FAN
         page = (<uint32_t*>index_page(core, page))[leaf // span % FAN]
         height -= 1
-    return <entry_t*>index_page(core, page) if index_holds(core, page) else no_leaf
+    return page if index_holds(core, page) else 0
 
 
 cdef uint64_t visible_end(core_t* core, queue_t* queue) noexcept nogil:

@@ -5,17 +5,21 @@ cdef class Lane:
     """A staging lane with a committer thread of its own; fileno() gets readable when results wait."""
 
     def __init__(self, Store store):
-        cdef core_t* core = live(store)
-        cdef lane_t* lane = lane_new(core)
-        if lane == NULL:
-            raise MemoryError()
-        lane.threaded = 1
-        if thread_start(&lane.thread, lane_run, lane):
-            lane_free(lane)
-            raise OSError("the committer thread could not be started")
-        self.store = store
-        self.lane = lane
-        store.lanes.add(self)
+        cdef core_t* core = enter(store)
+        cdef lane_t* lane
+        try:
+            lane = lane_new(core)
+            if lane == NULL:
+                raise MemoryError()
+            lane.threaded = 1
+            if thread_start(&lane.thread, lane_run, lane):
+                lane_free(lane)
+                raise OSError("the committer thread could not be started")
+            self.store = store
+            self.lane = lane
+            store.lanes.add(self)
+        finally:
+            leave(core)
 
     def fileno(self):
         return (<lane_t*>self.lane).event
@@ -218,8 +222,8 @@ cdef class Lane:
 
     def _due_in(self, Consumer group not None):
         """Seconds until a lease or delay of the group ends; None if there is none."""
+        cdef uint64_t now = store_clock(live(self.store))
         cdef uint64_t due = self.store.next_due(group.queue.id, group.id)
-        cdef uint64_t now = store_clock(<core_t*>self.store.core)
         if due == 0:
             return None
         return (due - now) / 1e6 if due > now else 0.0

@@ -249,7 +249,7 @@ cdef void pending_settle(core_t* core, uint64_t start) noexcept nogil:
             leaf = index_leaf(core, table, table.next - 1)
             if leaf[(table.next - 1) % LEAF].position < start:
                 if leaf != no_leaf:
-                    table.leaf = <uint32_t>((<uint8_t*>leaf - core.index) // PAGE)
+                    table.leaf = index_leaf_page(core, table, table.next - 1)
                 break
             store64(&table.next, table.next - 1)
         table.first = min(table.first, table.next)

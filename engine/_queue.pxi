@@ -219,15 +219,21 @@ cdef class Queue:
 
         Only what is on disk is read. Damaged messages are left out and counted in stat()["corrupt"].
         """
-        cdef core_t* core = live(self.store)
         cdef uint64_t start = self.offset_at(time_us) if time_us is not None else (offset or 0)
         cdef taken_t* out = <taken_t*>malloc(max(max_messages, 1) * sizeof(taken_t))
         cdef uint64_t pin = 0
         cdef int found
+        cdef core_t* core
         if out == NULL:
             raise MemoryError()
+        try:
+            core = enter(self.store)
+        except StoreClosedError:
+            free(out)
+            raise
         with nogil:
             found = self.store.scan(self.id, start, max_messages, max_bytes, out, &pin)
+            leave(core)
         if found < 0:
             free(out)
             raise_verdict(-found, f"queue {self.name!r}")
@@ -235,12 +241,15 @@ cdef class Queue:
 
     def offset_at(self, uint64_t time_us):
         """The offset of the first message stored at or after a time (µs since 1970)."""
-        cdef core_t* core = live(self.store)
+        cdef core_t* core = enter(self.store)
         cdef queue_t* queue = find_queue(core, self.id)
+        cdef uint64_t offset = 0
+        if queue != NULL:
+            with nogil:
+                offset = offset_at_time(core, queue, time_us)
+        leave(core)
         if queue == NULL:
             raise QueueNotFoundError(f"queue {self.name!r} was deleted")
-        with nogil:
-            offset = offset_at_time(core, queue, time_us)
         return offset
 
     def _pages(self, uint64_t low, uint64_t high):
@@ -254,10 +263,10 @@ cdef class Queue:
         low = max(low, queue.first)
         while low < high:
             count = min(high - low, LEAF - low % LEAF)
-            if index_leaf(core, queue, low) == no_leaf:
+            page = index_leaf_page(core, queue, low)
+            if page == 0:
                 raise CorruptionError(f"{self.store.path}/index: the entries of queue {self.name!r} from offset "
                                       f"{low} on cannot be found; reading the messages counts what is lost")
-            page = (<uint8_t*>index_leaf(core, queue, low) - core.index) // PAGE
             pages.append((page, low % LEAF, count))
             low += count
         return pages
@@ -285,8 +294,7 @@ cdef class Queue:
         cdef Consumer consumer = Consumer.__new__(Consumer)
         if size > NAME_SIZE:
             raise InvalidError(f"a group's name has at most {NAME_SIZE} bytes")
-        with nogil:
-            consumer.id = name_find(core, self.id, text, size, &bucket)
+        consumer.id = name_find(core, self.id, text, size, &bucket)
         if consumer.id == 0:
             consumer.id = self.store._group(self.id, raw, 0)
         consumer.queue = self

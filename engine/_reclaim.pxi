@@ -377,6 +377,7 @@ cdef int segment_reclaim(core_t* core, uint64_t number, bint insist) noexcept no
     cdef char name[4096]
     cdef bint used = False
     cdef bint alone = segment_going(core, number)
+    cdef bint there
     cdef int failed = 0
     cdef int fd
     if not alone and not insist:
@@ -389,9 +390,10 @@ cdef int segment_reclaim(core_t* core, uint64_t number, bint insist) noexcept no
         failed = ENOTEMPTY
     elif alone:
         failed = segment_reuse(core, number, fd, &used)
-    if fd >= 0 and failed == 0 and not used:
+    there = fd >= 0
+    if there and failed == 0 and not used:
         failed = segment_remove(core, number)
-    descriptor_close(fd)
+    descriptor_close(&fd)
     if alone:
         segment_stays(core, number)
     if failed and failed != ENOTEMPTY:
@@ -402,7 +404,7 @@ cdef int segment_reclaim(core_t* core, uint64_t number, bint insist) noexcept no
     else:
         if used:
             reclaim_page(core).recycled += 1
-        elif fd >= 0:
+        elif there:
             reclaim_page(core).removed += 1
         live_drop(core, number)
     pthread_mutex_unlock(&core.control.store_lock)

@@ -46,8 +46,7 @@ cdef class Store:
         if core != NULL and core.closed == 0:
             core.closed = 1
             # The lock belongs to the open file that parent and child share: only the parent may change it.
-            descriptor_close(core.lock_fd)
-            core.lock_fd = -1
+            descriptor_close(&core.lock_fd)
 
     @property
     def id(self):
@@ -116,14 +115,14 @@ cdef class Store:
         cdef bytes raw = _name(name)
         cdef const char* text = raw
         cdef uint32_t size = <uint32_t>len(raw)
-        with nogil:
-            id = name_find(core, 0, text, size, &bucket)
+        id = name_find(core, 0, text, size, &bucket)
         if id == 0:
             if not create:
                 raise QueueNotFoundError(f"no queue named {name!r}; make it with queue({name!r}, create=True)")
             verdict, made, _ = self._operate(KIND_QUEUE, 0, 0, RECORD_QUEUE, raw)
             raise_verdict(verdict, f"queue {name!r}")
             id = made
+            core = live(self)
         if find_queue(core, id) != NULL and find_queue(core, id).group == 0:
             try:
                 self._group(id, b"", 0)
@@ -216,7 +215,11 @@ cdef class Store:
 
     def checkpoint(self):
         """Save the state, so that the next recovery reads only what comes after."""
-        self._checkpoint(False)
+        cdef core_t* core = enter(self)
+        try:
+            self._checkpoint(False)
+        finally:
+            leave(core)
 
     def _checkpoint(self, bint clean):
         cdef core_t* core = live(self)
@@ -273,34 +276,7 @@ cdef class Store:
 
     def _map(self, bint fresh, bytes boot):
         """Map control and index; fresh: a new control file with every mark and lock anew."""
-        cdef core_t* core = live(self)
-        cdef void* base
-        control = os.path.join(self.path, "control")
-        if fresh:
-            # A new file, not a shortened one: a process that died may have left a map of the old one.
-            with open(control + ".new", "wb"):
-                pass
-            os.replace(control + ".new", control)
-        core.control_fd = os.open(control, os.O_RDWR | os.O_CLOEXEC)
-        if fresh:
-            os.posix_fallocate(core.control_fd, 0, HEADER_BYTES)
-            os.posix_fallocate(core.control_fd, PRODUCERS_AT, ARENA_AT - PRODUCERS_AT)
-        core.index_fd = os.open(os.path.join(self.path, "index"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        base = mmap(NULL, CONTROL_ROOM, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, core.control_fd, 0)
-        if base == MAP_FAILED:
-            raise OSError(errno, "the control file cannot be mapped", control)
-        core.base = <uint8_t*>base
-        base = mmap(NULL, INDEX_ROOM, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, core.index_fd, 0)
-        if base == MAP_FAILED:
-            raise OSError(errno, "the index file cannot be mapped")
-        core.index = <uint8_t*>base
-        core.control = <control_t*>core.base
-        core.names = <uint32_t*>(core.base + NAMES_AT)
-        core.arena = core.base + ARENA_AT
-        if fresh:
-            control_new(core)
-            memcpy(core.control.boot, <const char*>boot, 16)
-            core.control.index_allocated = os.fstat(core.index_fd).st_size // PAGE * PAGE
+        core_map(live(self), self.path, fresh, boot)
 
     def _load(self, bytes checkpoint):
         """Put a checkpoint file in place: (position, clean), or None if it is not whole."""
@@ -425,23 +401,35 @@ cdef class Store:
         return True
 
     def _end(self):
-        """Free what the process holds; batches still held keep the maps."""
+        """Free what the process holds; batches still held keep the maps until the last of them goes."""
         cdef core_t* core = <core_t*>self.core
-        if core == NULL or core.closed == 2:
+        if core == NULL or core.closed == RELEASED:
             return
-        core.closed = 2
-        # It refers to us: without it the maps go with the last reference, not when cycles are looked for.
+        core.closed = RELEASED
+        # It refers to us.
         self.maintenance = None
         lane_free(<lane_t*>self.direct)
         self.direct = NULL
-        descriptor_close(core.lock_fd)
-        core.lock_fd = -1
+        wheel_free(core)
+        core_release(core)
 
     def _lock_fd(self):
         return live(self).lock_fd
 
     def _maintenance(self):
         return self.maintenance
+
+    def _rest(self, uint64_t most_ms):
+        """Sleep until there is something to maintain, 50 ms at least; in the maintenance thread."""
+        cdef core_t* core = live(self)
+        with nogil:
+            core_rest(core, most_ms * 1000)
+
+    def _rouse(self):
+        """End the maintenance thread's sleep."""
+        cdef core_t* core = live(self)
+        add32(&core.rested, 1)
+        futex_wake(&core.rested)
 
     def _due_checkpoint(self, uint64_t after):
         cdef control_t* control = live(self).control
@@ -466,18 +454,30 @@ cdef class Store:
 
     cdef int scan(self, uint32_t queue_id, uint64_t offset, uint32_t count, uint32_t max_bytes,
                   taken_t* out, uint64_t* pin) noexcept nogil:
+        if (<core_t*>self.core).closed:
+            return -NOT_FOUND
         return queue_scan(<core_t*>self.core, queue_id, offset, count, max_bytes, out, pin)
 
     cdef void pin_release(self, uint64_t pin) noexcept nogil:
-        pin_give(<core_t*>self.core)
+        cdef core_t* core = <core_t*>self.core
+        pin_give(core)
+        if core.closed == RELEASED:
+            core_release(core)
 
     cdef int extend_(self, const receipt_t* receipts, uint32_t count, uint32_t lease_ms,
                      uint8_t* verdicts) noexcept nogil:
+        if (<core_t*>self.core).closed:
+            memset(verdicts, STALE, count)
+            return 0
         return receipts_settle(<core_t*>self.core, receipts, count, LEASED, lease_ms, verdicts)
 
     cdef uint64_t next_due(self, uint32_t queue, uint32_t group) noexcept nogil:
-        cdef queue_t* home = find_queue(<core_t*>self.core, queue) if group == 0 else NULL
-        cdef group_t* held = find_group(<core_t*>self.core, home.group if home != NULL else group)
+        cdef queue_t* home
+        cdef group_t* held
+        if (<core_t*>self.core).closed:
+            return 0
+        home = find_queue(<core_t*>self.core, queue) if group == 0 else NULL
+        held = find_group(<core_t*>self.core, home.group if home != NULL else group)
         if held != NULL and held.behind:
             return 1            # it is not over: come again at once
         if held == NULL or held.root.page == 0 or held.root.page == FULL or held.root.due == NEVER:
@@ -485,7 +485,7 @@ cdef class Store:
         return held.root.due
 
     cdef uint32_t leased(self, uint32_t queue, uint32_t group) noexcept nogil:
-        return group_leased(<core_t*>self.core, queue, group)
+        return 0 if (<core_t*>self.core).closed else group_leased(<core_t*>self.core, queue, group)
 
     def close(self):
         """Leave the store; the last one out writes a checkpoint, so that the next open reads no log."""

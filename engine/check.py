@@ -14,6 +14,7 @@ import os
 import struct
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,9 @@ class Checker:
         self.report, self.store, self.salt, self.size = report, store, salt, size
         self.progress = progress
         self.root = report.path
+        # Not a method of ours: the fold would hold us, and our maps would stay until cycles are
+        # looked for.
+        self.place = partial(place, self.root)
         self.fold = Fold(report.problem, self.place)
         self.sequence = 0
         self.epoch = 0
@@ -373,7 +377,8 @@ class Checker:
         self.fold.compare_image(here + size)
         return size, ""
 
-    def place(self, position: int) -> str:
-        """A position in the words of the file system."""
-        name = os.path.join(self.root, "log", f"{position >> 32:08x}.seg")
-        return f"{name} byte {position & BYTE}"
+
+def place(root: str, position: int) -> str:
+    """A position in the words of the file system."""
+    name = os.path.join(root, "log", f"{position >> 32:08x}.seg")
+    return f"{name} byte {position & BYTE}"

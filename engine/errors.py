@@ -52,6 +52,10 @@ class StoreBusyError(EngineError):
     """Too much is in flight; try again."""
 
 
+class OpenLimitError(EngineError, OSError):
+    """The process has no descriptors, threads or addresses left for one more open store."""
+
+
 class StoreLockedError(EngineError, OSError):
     """Another process recovers the store, or holds it in a way that excludes us."""
 

@@ -57,15 +57,15 @@ def keep(store: Store, least: int = KEPT) -> None:
         Reclaimer(store).keep(*(min(column) for column in zip(*facts, strict=True)))
 
 
-def save(store: Store) -> None:
-    """Take a checkpoint. On a full disk the oldest one makes room for it."""
+def save(store: Store, *, clean: bool = False) -> None:
+    """Take a checkpoint; clean: the last one's. On a full disk the oldest one makes room for it."""
     try:
-        store.checkpoint()
+        store._checkpoint(clean)
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
         forget_checkpoints(store.path, 1)
-        store.checkpoint()
+        store._checkpoint(clean)
     forget_checkpoints(store.path)
     keep(store)
 
@@ -86,6 +86,7 @@ class Reclaim:
         self.checkpoint = 0
         self.since = 0.0
         self.looked = 0.0
+        self.waits = False
 
     def turn(self, now: float) -> None:
         """One round of work, at a monotonic time in seconds; cheap when there is none."""
@@ -98,6 +99,7 @@ class Reclaim:
             self.steps.shed()
             return
         _, mapped, waiting = found
+        self.waits = bool(mapped or waiting)
         self.mapped = self.mapped + 1 if mapped else 0
         stat = self.store.stat()
         if stat["checkpoint"] != self.checkpoint:

@@ -1,8 +1,10 @@
-"""Opening, recovering and closing a store; the views of its index."""
+"""Opening and closing a store, its maintenance, the views of its index."""
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import gc
 import hashlib
 import json
 import os
@@ -16,8 +18,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from penstock.engine.errors import CorruptionError, EngineError, InvalidError, StoreLockedError
-from penstock.engine.reclaim import Reclaim, forget_checkpoints, save, settled
+from penstock.engine.errors import (
+    CorruptionError,
+    EngineError,
+    InvalidError,
+    OpenLimitError,
+    StoreLockedError,
+)
+from penstock.engine.reclaim import Reclaim, save
+from penstock.engine.recovery import recover
 from penstock.engine.timekeeper import Timekeeper
 
 if TYPE_CHECKING:
@@ -30,10 +39,11 @@ ENTRY = np.dtype(
 )
 CONTROL_MAGIC = 0x314C525453544E50
 CONTROL_VERSION, CONTROL_READY, CONTROL_CLOSED = 1, 1, 2
-SEGMENT_HEADER = 4096
 CHECKPOINT_BYTES = 64 << 20
-MAINTENANCE_S = 0.05
+IDLE_MS = 1000  # between two looks of the maintenance thread when nothing happens
 AHEAD = 4  # segments made ahead of need at most
+# What a process runs out of that has many stores open.
+SHORT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
 LOW = 8  # segments for which there must be room, else one is kept for confirmations
 
 
@@ -50,17 +60,45 @@ def open_store(
         raise InvalidError("the path of a store has at most 3000 bytes")
     for part in ("", "log", "ckpt"):
         os.makedirs(os.path.join(root, part), exist_ok=True)
+    try:
+        return opened(kind, root, durability, segment_size, repair)
+    except OSError as error:
+        if error.errno not in SHORT:
+            raise
+    # Batches and stores that nobody can reach any more may hold what there is too little of.
+    gc.collect()
+    try:
+        return opened(kind, root, durability, segment_size, repair)
+    except OSError as error:
+        if error.errno not in SHORT:
+            raise
+        raise OpenLimitError(
+            error.errno, f"no room in this process for one more open store ({error.strerror}): "
+            "close some, or raise its limit of open files (8 a store), threads or addresses",
+            root) from error
+
+
+def opened(
+    kind: type[Store], root: str, durability: str, segment_size: int, repair: bool
+) -> Store:
+    """One attempt to open; a failed one leaves nothing behind in the process."""
     refuse_network(root)
     lock = os.open(os.path.join(root, "LOCK"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     store = kind.__new__(kind)
     try:
         join(store, root, lock, segment_size, repair)
+        store._begin(durability, Maintenance(store))
     except BaseException:
-        if not attached(store):
+        if attached(store):
+            store._end()
+        else:
             os.close(lock)
         raise
-    store._begin(durability, Maintenance(store))
-    store._maintenance().start()
+    try:
+        store._maintenance().start()
+    except RuntimeError as error:
+        close_store(store)
+        raise OSError(errno.EAGAIN, f"its maintenance cannot begin: {error}", root) from error
     return store
 
 
@@ -77,7 +115,7 @@ def refuse_network(root: str) -> None:
     """Raise InvalidError on a file system whose maps are not shared between its users."""
     try:
         mounts = Path("/proc/self/mountinfo").read_text().splitlines()
-    except OSError:
+    except (FileNotFoundError, PermissionError):
         return
     device = os.stat(root).st_dev
     name = f"{os.major(device)}:{os.minor(device)}"
@@ -172,139 +210,6 @@ def identify(root: str, segment_size: int) -> tuple[bytes, int, bytes, int]:
             facts["segment_size"])
 
 
-def recover(store: Store, root: str, repair: bool) -> None:
-    """Bring the state to what the log says: the numbered steps of docs/architecture.md."""
-    numbers = segments(root)
-    if not numbers:
-        store._create(1)
-        store._start(0, 1, 1, False)
-        return
-    position, clean = newest_checkpoint(store, root)
-    if not position and not repair:
-        refuse_headless(root, numbers)
-    start = position or numbers[0] << 32 | SEGMENT_HEADER
-    if not clean:
-        settle_segments(root, [number for number in numbers if number >= start >> 32])
-    damaged = store._segments(
-        numbers[-1], [n for n in numbers if used(root, n)]
-    )
-    if damaged and not repair:
-        raise CorruptionError(
-            f"{segment_path(root, damaged[0])}: the header is damaged, so its frames cannot "
-            "be judged. Nothing was changed. Restore the file, or open with repair=True to "
-            "leave it out"
-        )
-    for _ in damaged:
-        store._count_damage()
-    end, promised = store._replay(start, position)
-    end = past_damage(store, root, end, promised, repair)
-    last = numbers[-1]
-    # Going on behind the end is safe only where nothing was ever written: a frame of a life that a
-    # power cut ended could stand there and be taken for the next one.
-    if clean and end == position and end >> 32 == last_used(root, numbers) and store._blank(end):
-        store._start(end, 0, last, True)
-        settled(store, numbers, end >> 32, end)
-        return
-    number = (end >> 32) + 1
-    while used(root, number):
-        number += 1
-    if number > last:
-        store._create(number)
-    store._start(end, number, max(last, number), False)
-    settled(store, numbers, number, end)
-
-
-def refuse_headless(root: str, numbers: list[int]) -> None:
-    """Raise CorruptionError if the log does not go back to its beginning: it needs a checkpoint."""
-    first = next((number for number in numbers if used(root, number)), 0)
-    if not first:
-        return
-    with open(segment_path(root, first), "rb") as file:
-        before = int.from_bytes(file.read(72)[64:], "little")
-    if before:
-        raise CorruptionError(
-            f"{root}/ckpt: no checkpoint is whole, and what the log had before "
-            f"{segment_path(root, first)} was reclaimed. Nothing was changed. Restore a "
-            "checkpoint, or open with repair=True to have what the rest of the log says"
-        )
-
-
-def settle_segments(root: str, numbers: list[int]) -> None:
-    """Bring segments to the state a power cut would leave them in, before anything is read.
-
-    What a killed process wrote is put on disk, so that it may be called durable; and the
-    page cache is dropped, because after a failed fsync it can show bytes that the disk never got.
-    """
-    for number in numbers:
-        descriptor = os.open(segment_path(root, number), os.O_RDWR | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-        finally:
-            os.close(descriptor)
-
-
-def segment_path(root: str, number: int) -> str:
-    """The path of a segment's file."""
-    return os.path.join(root, "log", f"{number:08x}.seg")
-
-
-def newest_checkpoint(store: Store, root: str) -> tuple[int, bool]:
-    """Load the newest whole checkpoint: (its position, whether it was a clean close)."""
-    folder = os.path.join(root, "ckpt")
-    for name in sorted((n for n in os.listdir(folder) if n != "new"), reverse=True):
-        found = store._load(Path(folder, name).read_bytes())
-        if found is not None:
-            return found
-    return 0, False
-
-
-def past_damage(store: Store, root: str, end: int, promised: int, repair: bool) -> int:
-    """The true end of the log: end if a crash tore it there, else report or leave out damage."""
-    while True:
-        promised = max(promised, store._promise_after(end))
-        if promised <= end:
-            return end
-        following = store._frame_after(end)
-        to = place(root, following[0]) if following else f"at least {place(root, promised)}"
-        if not repair:
-            raise CorruptionError(
-                f"{place(root, end)}: acknowledged frames are damaged, from here to {to}. "
-                "Nothing was changed. Restore the file, or open with repair=True to leave out "
-                "what is damaged"
-            )
-        store._count_damage()
-        if following is None:
-            return end
-        store._expect(following[1])
-        end, promised = store._replay(following[0], promised)
-
-
-def place(root: str, position: int) -> str:
-    """A position in the words of the file system."""
-    return f"{segment_path(root, position >> 32)} byte {position & 0xFFFFFFFF}"
-
-
-def segments(root: str) -> list[int]:
-    """The numbers of the segments there are, in order."""
-    names = os.listdir(os.path.join(root, "log"))
-    return sorted(int(name[:-4], 16) for name in names if name.endswith(".seg"))
-
-
-def last_used(root: str, numbers: list[int]) -> int:
-    """The number of the last segment that was ever written to."""
-    return max((number for number in numbers if used(root, number)), default=0)
-
-
-def used(root: str, number: int) -> bool:
-    """Whether a segment was ever written to: its header is there."""
-    try:
-        with open(segment_path(root, number), "rb") as file:
-            return file.read(8) != bytes(8)
-    except FileNotFoundError:
-        return False
-
-
 def close_store(store: Store) -> None:
     """Leave the store; the last one out saves a clean checkpoint."""
     try:
@@ -316,15 +221,16 @@ def close_store(store: Store) -> None:
     store._maintenance().stop()
     for lane in store._lanes():
         lane.close()
-    stat = store.stat()
-    if not stat["poisoned"]:
-        store._flush()
-        # Alone (nobody else holds it shared): what is saved now is the end of the log.
-        if file_lock(lock, fcntl.F_WRLCK, wait=False):
-            store._checkpoint(True)
-            store._left()
-            forget_checkpoints(store.path)
-    store._end()
+    try:
+        if not store.stat()["poisoned"]:
+            store._flush()
+            # Alone (nobody else holds it shared): what is saved now is the end of the log.
+            if file_lock(lock, fcntl.F_WRLCK, wait=False):
+                save(store, clean=True)
+                store._left()
+    finally:
+        # Without a checkpoint the next open reads what came after the one before.
+        store._end()
 
 
 def index_chunks(queue: Queue, low: int, high: int) -> list[np.ndarray[Any, Any]]:
@@ -356,9 +262,11 @@ class Maintenance(threading.Thread):
         self.reclaim = Reclaim(store)
 
     def run(self) -> None:
-        while not self.ended.wait(MAINTENANCE_S):
+        while not self.ended.is_set():
             try:
-                self.turn()
+                self.store._rest(0 if self.reclaim.waits else IDLE_MS)
+                if not self.ended.is_set():
+                    self.turn()
             except EngineError:
                 return
             except OSError:
@@ -394,6 +302,7 @@ class Maintenance(threading.Thread):
 
     def stop(self) -> None:
         self.ended.set()
+        self.store._rouse()
         if self.is_alive() and threading.current_thread() is not self:
             self.join()
         if self.keeper is not None:
