@@ -19,6 +19,7 @@ cdef void together_admit(core_t* core, round_t* round, uint32_t first, bint full
 cdef queue_t* operation_admit(core_t* core, operation_t* operation, bint full, uint64_t pending) noexcept nogil:
     """The queue to append to; NULL with the reason in the operation if it shall not be. pending: answered as id."""
     cdef queue_t* queue = find_queue(core, operation.queue)
+    cdef bint waits = False
     if operation.verdict != DONE:
         return NULL
     if queue == NULL:
@@ -26,14 +27,17 @@ cdef queue_t* operation_admit(core_t* core, operation_t* operation, bint full, u
     elif full:
         operation.verdict = STORE_FULL
         queue = NULL
-    elif operation.sequence and producer_stored(core, operation.producer, operation.sequence, &operation.offset):
+    elif operation.sequence and producer_stored(core, operation.producer, operation.sequence, &operation.offset,
+                                                &waits):
+        # Whether the first one had to wait says what its number means, not whether this one would have.
         operation.duplicate = 1
+        operation.kind = KIND_PENDING if waits else KIND_APPEND
         queue = NULL
     elif operation.sequence:
         # Noted at once, so that a second copy in the same round is seen; a frame that fails poisons the store.
         operation.offset = pending if pending else queue.next
-        producer_keep(core, operation.producer, operation.sequence, operation.offset, core.control.written,
-                      core.control.last_us)
+        producer_keep(core, operation.producer, operation.sequence, operation.offset, pending != 0,
+                      core.control.written, core.control.last_us)
     else:
         operation.offset = pending if pending else queue.next
     return queue

@@ -91,10 +91,12 @@ cdef uint64_t fanout_admit(core_t* core, round_t* round, operation_t* operation,
     """
     cdef uint64_t pages = round.messages // LEAF + 4 * <uint64_t>round.count + 8
     cdef uint32_t reached = 0
+    cdef bint waits = False
     cdef const uint8_t* suffix
     if full:
         operation.verdict = STORE_FULL
-    elif operation.sequence and producer_stored(core, operation.producer, operation.sequence, &operation.offset):
+    elif operation.sequence and producer_stored(core, operation.producer, operation.sequence, &operation.offset,
+                                                &waits):
         operation.duplicate = 1
     elif operation.spare and notes_changed(core, round, operation):
         operation.verdict = STALE
@@ -118,7 +120,7 @@ cdef uint64_t fanout_admit(core_t* core, round_t* round, operation_t* operation,
     operation.offset = record.position
     operation.queue = reached
     if operation.sequence:
-        producer_keep(core, operation.producer, operation.sequence, record.position, core.control.written, now)
+        producer_keep(core, operation.producer, operation.sequence, record.position, False, core.control.written, now)
     round.messages += 1
     return fanout_append(core, record, False)
 

@@ -8,7 +8,7 @@ cdef struct sequenced_t:
     uint64_t sequence
     uint64_t offset
     uint64_t position           # of the frame: what an unpublished frame noted can be taken back
-    uint64_t spare
+    uint64_t waits              # 1: offset is the id of what waited when it was sent
 
 
 cdef producer_t* producer_find(core_t* core, uint64_t id, bint make, uint64_t now) noexcept nogil:
@@ -45,8 +45,10 @@ cdef sequenced_t* producer_ring(core_t* core, producer_t* producer, uint64_t seq
     return <sequenced_t*>arena_page(core, page) + at % RING_PAGE if page else NULL
 
 
-cdef bint producer_stored(core_t* core, uint64_t id, uint64_t sequence, uint64_t* offset) noexcept nogil:
+cdef bint producer_stored(core_t* core, uint64_t id, uint64_t sequence, uint64_t* offset, bint* waits) noexcept nogil:
     """Whether the producer's sequence number was stored; the offset it had, NEVER if that is forgotten.
+
+    waits: it is the id of a message that had to wait.
 
     A number below the last that left no trace where it would be remembered was refused then (a full disk, a queue
     that was not there): it was not stored, although later ones were.
@@ -59,17 +61,19 @@ cdef bint producer_stored(core_t* core, uint64_t id, uint64_t sequence, uint64_t
     if kept == NULL or kept.sequence < sequence:
         return False
     offset[0] = kept.offset if kept.sequence == sequence else NEVER
+    waits[0] = kept.sequence == sequence and kept.waits
     return True
 
 
-cdef void producer_keep(core_t* core, uint64_t id, uint64_t sequence, uint64_t offset, uint64_t position,
-                        uint64_t now) noexcept nogil:
+cdef void producer_keep(core_t* core, uint64_t id, uint64_t sequence, uint64_t offset, bint waits,
+                        uint64_t position, uint64_t now) noexcept nogil:
     """Remember that a sequence number was stored."""
     cdef producer_t* producer = producer_find(core, id, True, now)
     cdef sequenced_t* kept = producer_ring(core, producer, sequence, True)
     if kept != NULL and kept.sequence < sequence:
         kept.sequence = sequence
         kept.offset = offset
+        kept.waits = waits
         kept.position = position
     producer.last = max(producer.last, sequence)
     producer.used_us = now
@@ -81,6 +85,7 @@ cdef void producer_note(core_t* core, const record_t* record) noexcept nogil:
     if record.flags & RECORD_SEQUENCED:
         producer_keep(core, stamp[0], stamp[1],
                       record.position if record.type == RECORD_PENDING else record.offset,
+                      record.type == RECORD_PENDING,
                       record.position, record.stored_us)
 
 

@@ -22,11 +22,18 @@ from libc.string cimport memcpy, memmove, memset, strlen
 from penstock.engine._core cimport (
     BUSY,
     CORRUPT,
+    DECIDED,
     DONE,
+    EVENT_COMMIT,
+    EVENT_ROLLBACK,
+    KIND_PENDING,
+    NO_HALF,
     NOT_FOUND,
     POISONED,
     STORE_FULL,
     TOO_LARGE,
+    UNKNOWN,
+    WRONG_KIND,
     Lane,
     Store,
     operation_t,
@@ -41,5 +48,6 @@ include "_wire_hub.pxi"
 include "_wire_framed.pxi"
 include "_wire_waiting.pxi"
 include "_wire_deliver.pxi"
+include "_wire_later.pxi"
 include "_wire_native.pxi"
 include "_wire_http.pxi"

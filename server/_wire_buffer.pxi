@@ -6,6 +6,8 @@ cdef enum:
     RECEIPT_SIZE = 24
     REASON_BYTES = 1024         # behind the receipts of a RELEASE
     BY_POLICY = 0xFFFFFFFF      # its delay: as the group's retry policy says
+    EXISTS = 4
+    INVALID = 9
     KEPT_ROOM = 65536       # an empty buffer larger than this is given back
 
 # The wire is little-endian and so is every machine this is built for; memcpy because nothing is aligned.
@@ -115,6 +117,12 @@ cdef inline int frame_error(buffer_t* out, uint8_t verb, uint32_t tag, uint16_t 
 cdef inline const char* verdict_text(int verdict) noexcept nogil:
     if verdict == NOT_FOUND:
         return b"there is no such queue, group or message"
+    if verdict == DECIDED:
+        return b"it was decided otherwise before; the first verdict wins"
+    if verdict == UNKNOWN:
+        return b"no message of that id waits: none ever did, or it was decided long ago"
+    if verdict == WRONG_KIND:
+        return b"only a half is committed or rolled back"
     if verdict == TOO_LARGE:
         return b"the message or batch is over its limit"
     if verdict == STORE_FULL:
@@ -139,7 +147,11 @@ cdef inline uint16_t verdict_status(int verdict) noexcept nogil:
     """The wire status of an engine verdict: they are the same numbers, 11 stands for the unexpected."""
     if verdict in (NOT_FOUND, TOO_LARGE, STORE_FULL, POISONED, BUSY, CORRUPT):
         return <uint16_t>verdict
-    return 11
+    if verdict == DECIDED:
+        return EXISTS
+    if verdict == UNKNOWN:
+        return NOT_FOUND
+    return INVALID if verdict == WRONG_KIND else 11
 
 
 cdef inline char* put_bytes(char* at, const char* text, size_t size) noexcept nogil:

@@ -17,7 +17,6 @@ cdef enum:
 
     MALFORMED = 1
     UNKNOWN_VERB = 2
-    INVALID = 9
     THROTTLED = 13
 
     # What a frame, or the walk over many, comes to.
@@ -312,6 +311,10 @@ cdef class NativeBase(Framed):
                 at += origin_put(one, at)
         return 0
 
+    cdef int decided(self, operation_t* operation) except -1:
+        """Append the reply of a drained verdict on a half."""
+        return 0
+
     cdef int complete(self, operation_t* operation) except -1:
         """Append the reply of a drained operation."""
         cdef uint32_t tag = <uint32_t>operation.cookie
@@ -322,6 +325,8 @@ cdef class NativeBase(Framed):
             if self.confirmed(tag, operation.verdict) != NEXT:
                 raise MemoryError
             return 0
+        if shape == SHAPE_EVENT:
+            return self.decided(operation)
         if operation.verdict != DONE:
             if self.refuse_verdict(verb, tag, operation.verdict) != NEXT:
                 raise MemoryError
@@ -332,7 +337,7 @@ cdef class NativeBase(Framed):
         store64(reply, operation.offset)
         reply[8] = operation.durability
         reply[9] = operation.duplicate
-        store16(reply + 10, 0)
+        store16(reply + 10, operation.kind == KIND_PENDING)
         if shape == SHAPE_BATCH:
             store32(reply + 12, operation.count)
         return 0

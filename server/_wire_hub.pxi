@@ -8,6 +8,7 @@ cdef enum:
     SHAPE_ONE = 0
     SHAPE_BATCH = 1
     SHAPE_CONFIRM = 2
+    SHAPE_EVENT = 3         # its spare bits say which
 
     # Why a connection does not read.
     HELD_BY_LANE = 1        # the lane is full
@@ -158,6 +159,8 @@ cdef class Hub:
     # limits as C numbers
     cdef uint32_t frame_bytes, message_bytes, batch_messages, take_messages, take_bytes
     cdef uint32_t confirm_receipts, wait_limit, lease_limit, flight_limit, parked_limit
+    cdef uint32_t check_limit
+    cdef uint64_t delay_us
     cdef size_t out_bytes, head_bytes, url_bytes, body_bytes, chunk_overhead
     cdef uint32_t header_limit
     cdef double handshake_s, idle_s, http_idle_s, request_s
@@ -220,6 +223,8 @@ cdef class Hub:
         self.lease_limit = limits.lease_ms
         self.flight_limit = limits.in_flight
         self.parked_limit = limits.parked
+        self.check_limit = limits.check_ms
+        self.delay_us = limits.delay_ms * 1000
         self.out_bytes = limits.write_bytes
         self.head_bytes = limits.head_bytes
         self.url_bytes = limits.url_bytes

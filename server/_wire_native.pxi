@@ -1,6 +1,6 @@
 # One native connection: whole frames in the socket buffer become staged operations.
 
-cdef class NativeEndpoint(NativeBase):
+cdef class NativeEndpoint(LaterBase):
     """The frames of one connection."""
     cdef object answer
 
@@ -51,6 +51,8 @@ cdef class NativeEndpoint(NativeBase):
                 position += 4 + <size_t>load32(frame)
                 if outcome == PARK:
                     self.park(frame)
+                elif frame[4] == PRODUCER:
+                    self.produce(self.answer, frame)
                 else:
                     self.ask(frame)
         return position
@@ -109,9 +111,11 @@ cdef class NativeEndpoint(NativeBase):
             return self.fetch(frame, size)
         if verb == RELEASE or verb == EXTEND:
             return self.leases(frame, size)
+        if verb == COMMIT or verb == ROLLBACK:
+            return self.decide(frame, size)
         if verb == PING:
             return self.ping(frame, size)
-        if verb in (OPEN, SEEK, GROUP, ADMIN):
+        if verb in (OPEN, SEEK, GROUP, ADMIN, PRODUCER, SEND_ALL):
             return ASK
         if verb == HELLO:
             return self.fatal(verb, load32(frame + 8), MALFORMED, b"HELLO comes once")
@@ -159,58 +163,89 @@ cdef class NativeEndpoint(NativeBase):
 
     cdef int send_one(self, const uint8_t* frame, uint32_t size) noexcept nogil:
         cdef const uint8_t* at = frame + FRAME_HEAD
-        cdef uint32_t ext_size, closed
+        cdef const uint8_t* ext = at + 16
+        cdef uint32_t ext_size, body_size, closed
+        cdef later_t later
+        cdef const char* wrong
         if size < 16:
             return self.malformed(frame)
+        if at[4] > 1 or at[5] > FLAGS:
+            return self.refuse(frame, INVALID, b"durability is 0 or 1, flags at most 15")
+        if at[5] > FLAG_ATTRIBUTED:
+            if size < 16 + LATER_SIZE:
+                return self.malformed(frame)
+            wrong = self.read_later(at[5], ext, &later)
+            if wrong is not NULL:
+                return self.refuse(frame, INVALID, wrong)
+            ext += LATER_SIZE
         ext_size = load16(at + 6)
-        if ext_size > size - 16:
+        if ext_size > size - (ext - at):
             return self.malformed(frame)
-        if at[4] > 1 or at[5] > 1:
-            return self.refuse(frame, INVALID, b"durability and flags are 0 or 1")
-        if at[5] and not attributes_whole(at + 16, ext_size):
+        body_size = size - <uint32_t>(ext - at) - ext_size
+        if at[5] & FLAG_ATTRIBUTED and not attributes_whole(ext, ext_size):
             return self.refuse(frame, INVALID, b"the attributes are not a list of them")
-        if size - 16 - ext_size > self.hub.message_bytes:
+        if body_size > self.hub.message_bytes:
             return self.refuse(frame, TOO_LARGE, b"the message is over its limit")
         if self.hub.gates.count:
             closed = self.hub.gates.send_closed(load32(at), now_ns())
             if closed:
                 return self.refuse_later(frame, closed)
+        if at[5] > FLAG_ATTRIBUTED:
+            return self.staged_as(frame, self.hub.lane.stage_aside(
+                self.cookie(SHAPE_ONE, load32(frame + 8)), load32(at), at[4] | (at[5] & 1) << 1,
+                self.producer, load64(at + 8), 1, <const uint8_t*>&body_size, ext + ext_size, body_size,
+                ext, <uint16_t>ext_size, later.due_us, later.check_ms), 1, body_size + ext_size)
         return self.staged_as(frame, self.hub.lane.stage_one(
             self.cookie(SHAPE_ONE, load32(frame + 8)), load32(at),
             at[4] | at[5] << 1, self.producer, load64(at + 8),
-            at + 16, <uint16_t>ext_size, at + 16 + ext_size, size - 16 - ext_size), 1, size - 16)
+            ext, <uint16_t>ext_size, ext + ext_size, body_size), 1, body_size + ext_size)
 
     cdef int send_batch(self, const uint8_t* frame, uint32_t size) noexcept nogil:
         cdef const uint8_t* at = frame + FRAME_HEAD
         cdef uint32_t count, stride, closed
         cdef size_t start
+        cdef const uint8_t* sizes = at + 24
+        cdef later_t later
+        cdef const char* wrong
         cdef uint64_t total = 0
         cdef int found
         if size < 24:
             return self.malformed(frame)
         count = load32(at + 16)
-        if at[4] > 1 or at[5] > 1 or load16(at + 6) or load32(at + 20) or count == 0:
-            return self.refuse(frame, INVALID, b"durability and flags are 0 or 1, count at least 1")
-        stride = 2 if at[5] else 1
-        if count > (size - 24) // (4 * stride):
+        if at[4] > 1 or at[5] > FLAGS or load16(at + 6) or load32(at + 20) or count == 0:
+            return self.refuse(frame, INVALID, b"durability is 0 or 1, flags at most 15, count at least 1")
+        if at[5] > FLAG_ATTRIBUTED:
+            if size < 24 + LATER_SIZE:
+                return self.malformed(frame)
+            wrong = self.read_later(at[5], sizes, &later)
+            if wrong is not NULL:
+                return self.refuse(frame, INVALID, wrong)
+            sizes += LATER_SIZE
+        stride = 1 + (at[5] & FLAG_ATTRIBUTED)
+        if count > (size - (sizes - at)) // (4 * stride):
             return self.malformed(frame)
         if count > self.hub.batch_messages:
             return self.refuse(frame, TOO_LARGE, b"too many messages in the batch")
-        start = 24 + 4 * <size_t>stride * count
-        found = self.batch_sizes(at + 24, count, stride, &total)
+        start = (sizes - at) + 4 * <size_t>stride * count
+        found = self.batch_sizes(sizes, count, stride, &total)
         if total != size - start:
             return self.malformed(frame)
         if found != DONE:
             return self.refuse(frame, TOO_LARGE, b"a message is over its limit")
-        if at[5] and not self.batch_attributes(at + 24, count, at + start):
+        if stride == 2 and not self.batch_attributes(sizes, count, at + start):
             return self.refuse(frame, INVALID, b"the attributes are not a list of them")
         if self.hub.gates.count:
             closed = self.hub.gates.send_closed(load32(at), now_ns())
             if closed:
                 return self.refuse_later(frame, closed)
+        if at[5] > FLAG_ATTRIBUTED:
+            return self.staged_as(frame, self.hub.lane.stage_aside(
+                self.cookie(SHAPE_BATCH, load32(frame + 8)), load32(at), at[4] | (at[5] & 1) << 2,
+                self.producer, load64(at + 8), count, sizes, at + start, total, NULL, 0,
+                later.due_us, later.check_ms), count, total)
         return self.staged_as(frame, self.hub.lane.stage_batch(
             self.cookie(SHAPE_BATCH, load32(frame + 8)), load32(at), at[4] | at[5] << 2,
-            self.producer, load64(at + 8), count, at + 24, at + start, total), count, total)
+            self.producer, load64(at + 8), count, sizes, at + start, total), count, total)
 
     cdef int batch_sizes(self, const uint8_t* sizes, uint32_t count, uint32_t stride,
                          uint64_t* total) noexcept nogil:
@@ -317,7 +352,7 @@ cdef class NativeEndpoint(NativeBase):
     cdef bint expired(self, double now) noexcept:
         if not self.greeted:
             return now - self.opened > self.hub.handshake_s
-        return not self.in_flight and not self.parked and now - self.active > self.hub.idle_s
+        return not self.in_flight and not self.parked and not self.places and now - self.active > self.hub.idle_s
 
 
 @cython.final

@@ -17,6 +17,7 @@ from penstock.server.bridge import Bridge
 from penstock.server.broker.broker import Broker
 from penstock.server.broker.limits import Limits
 from penstock.server.broker.temporary import Temporary
+from penstock.server.broker.transaction import Transactions
 from penstock.server.broker.throttle import Quotas
 from penstock.server.cells import SHARED
 from penstock.server.config import ServeOptions, format_address, parse_address
@@ -33,6 +34,8 @@ OPEN_TIMEOUT_S = 120.0
 PUBLISH_S = 0.25
 SWEEP_S = 2.0
 BIND_S = 0.25
+CHECK_S = 0.25
+EXPIRE_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +188,7 @@ class Worker:
     def chores(self, broker: Broker, hub: Hub) -> list[Chore]:
         """What is done now and then."""
         temporary = Temporary(broker)
+        transactions = Transactions(broker)
         quotas = Quotas(broker)
         broker.guards.append(quotas.guard)
 
@@ -199,6 +203,8 @@ class Worker:
         return [
             Chore(SWEEP_S, lambda: temporary.sweep(time.time_ns() // 1000)),
             Chore(BIND_S, bind),
+            Chore(CHECK_S, transactions.check),
+            Chore(EXPIRE_S, transactions.expire),
         ]
 
     async def drain(self, hub: Hub) -> None:

@@ -10,6 +10,7 @@ from penstock.engine._core import Consumer, Queue, Store
 from penstock.engine.errors import EngineError
 from penstock.server.broker.errors import BrokerError, Kind, refusal
 from penstock.server.broker.limits import Limits
+from penstock.server.broker.producers import Producers
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -45,6 +46,8 @@ class Broker:
     def __init__(self, store: Store, limits: Limits) -> None:
         self.store = store
         self.limits = limits
+        # Who can be asked for the verdicts on halves; every adapter's producers.
+        self.producers = Producers()
         self.queues: dict[int, Queue] = {}
         self.lock = Lock()
         # Asked before a queue is made, with its name and those there are; may refuse.

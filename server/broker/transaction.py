@@ -60,10 +60,10 @@ class Transactions:
          back when it is older than limits.half_ms.
     """
 
-    def __init__(self, broker: Broker, producers: Producers) -> None:
+    def __init__(self, broker: Broker, producers: Producers | None = None) -> None:
         self.broker = broker
         self.limits = broker.limits
-        self.producers = producers
+        self.producers = broker.producers if producers is None else producers
         self.schedule = Schedule(broker)
         self.pending = broker.store.pending
 

@@ -133,7 +133,7 @@ def test_what_no_receiver_could_read_is_refused(server: Server, ext: bytes) -> N
         batch = struct.pack("<IBBHQIIII", queue, 1, 1, 0, 0, 1, 0, 4, len(ext)) + ext + b"body"
         assert wire.call(4, batch)[0] == 9
         assert wire.call(3, struct.pack("<IBBHQ", queue, 1, 0, len(ext), 0) + ext)[0] == 0
-        assert wire.call(3, struct.pack("<IBBHQ", queue, 1, 2, 0, 0))[0] == 9
+        assert wire.call(3, struct.pack("<IBBHQ", queue, 1, 16, 0, 0))[0] == 9
 
 
 @settings(max_examples=200, deadline=None)

@@ -17,11 +17,13 @@ from penstock.server.broker.seeing import Seeing
 from penstock.server.broker.push import Pushes, Subscription
 from penstock.server.broker.temporary import Temporary
 from penstock.server.broker.throttle import Quota, Quotas
+from penstock.server.broker.schedule import Schedule
+from penstock.server.protocols.native.later import Later
 from penstock.server.protocols.native.statuses import refused
 from penstock.server.protocols.native.topics import TopicAsks
 
 T = TypeVar("T")
-OPEN, SEEK, READ, GROUP, ADMIN = 2, 9, 10, 11, 12
+OPEN, SEEK, READ, GROUP, ADMIN, SEND_ALL = 2, 9, 10, 11, 12, 18
 CREATE, TEMPORARY = 1, 2
 
 SEEK_PAYLOAD = struct.Struct("<IIIIQ")
@@ -31,7 +33,9 @@ READ_PAYLOAD = struct.Struct("<IIQIIII")
 class Handler:
     """Called with a verb and its payload; returns a status and the payload of the reply."""
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(
+        self, broker: Broker, admit: Callable[[int, int, int], int] = lambda *_: 0
+    ) -> None:
         self.broker = broker
         self.temporary = Temporary(broker)
         self.seeing = Seeing(broker)
@@ -39,12 +43,16 @@ class Handler:
         self.quotas = Quotas(broker)
         self.groups = Groups(broker)
         self.pushes = Pushes(broker)
+        self.schedule = Schedule(broker)
+        later = Later(broker, admit)
+        self.produce = later.produce
         self.verbs: dict[int, Callable[[bytes], bytes]] = {
             OPEN: self.open,
             SEEK: self.seek,
             READ: self.resolve,
             GROUP: self.group,
             ADMIN: self.admin,
+            SEND_ALL: later.send_all,
         }
 
     def __call__(self, verb: int, payload: bytes) -> tuple[int, bytes]:
@@ -102,6 +110,8 @@ class Handler:
         do = request.get("do")
         if isinstance(do, str) and do in self.seeing.asks:
             return self.seeing(do, {field: request[field] for field in request if field != "do"})
+        if isinstance(do, str) and do in self.schedule.asks:
+            return self.schedule(do, {field: request[field] for field in request if field != "do"})
         if isinstance(do, str) and do in self.groups.asks:
             return self.groups(do, {field: request[field] for field in request if field != "do"})
         name = request.get("name", request.get("queue", ""))
