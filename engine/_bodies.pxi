@@ -7,18 +7,8 @@ cdef enum:
 
 cdef void lane_turn(lane_t* lane) noexcept nogil:
     """Commit what is staged, so that there is room."""
-    cdef round_t* round
     mutex_lock(&lane.turn)
-    pthread_mutex_lock(&lane.lock)
-    round = lane_swap(lane)
-    pthread_mutex_unlock(&lane.lock)
-    if round != NULL:
-        round_commit(lane.core, round)
-        round_finish(lane.core, round)
-        store32(&round.finished, 1)
-    pthread_mutex_unlock(&lane.turn)
-    add32(&lane.finished_word, 1)
-    futex_wake(&lane.finished_word)
+    lane_lead(lane)
 
 
 cdef int bodies_stage(core_t* core, lane_t* lane, uint64_t cookie, uint32_t queue, int level, uint64_t producer,
@@ -48,6 +38,9 @@ cdef int bodies_stage(core_t* core, lane_t* lane, uint64_t cookie, uint32_t queu
             return BUSY
         lane_turn(lane)
     position = round.size
+    if count == 1 and need < 1024 and round.room - round.size > 4096:
+        fetch_ahead(round.buffer + round.size + 3 * need, need)
+        fetch_ahead(<uint8_t*>(round.operations + round.count + 3), sizeof(operation_t))
     for at in range(count):
         if level & PACKED:
             size = sizes[2 * at]

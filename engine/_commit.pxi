@@ -96,6 +96,16 @@ cdef int round_reserve(round_t* round, uint64_t bytes) noexcept nogil:
     return True
 
 
+cdef extern from *:
+    """
+    /* Lines that will be written soon: they are in the cache of the core that wrote the round before. */
+    static inline void fetch_ahead(const uint8_t *at, size_t size) {
+        for (size_t line = 0; line < size; line += 64) __builtin_prefetch(at + line, 1);
+    }
+    """
+    void fetch_ahead(const uint8_t*, size_t) nogil
+
+
 cdef inline record_t* record_stage(core_t* core, round_t* round, int kind, uint64_t producer, uint64_t sequence,
                                    const uint8_t* ext, uint16_t ext_size, const uint8_t* body,
                                    uint32_t body_size) noexcept nogil:
@@ -148,62 +158,6 @@ cdef void round_fail(round_t* round, uint8_t verdict) noexcept nogil:
         round.operations[at].verdict = verdict
 
 
-cdef void poison(core_t* core) noexcept nogil:
-    store32(&core.control.poisoned, 1)
-    add32(&core.control.durable_word, 1)
-    futex_wake(&core.control.durable_word)
-    futex_wake(&core.control.arrival_word)
-
-
-cdef int log_sync(core_t* core) noexcept nogil:
-    """fdatasync the segment written to. 0 or errno."""
-    cdef int fd = write_file(core)
-    cdef int failed = faulty(core, 2)
-    if fd < 0:
-        return EIO
-    if failed == 0 and fdatasync(fd):
-        failed = errno
-    if failed == 0:
-        trace(core, 2, core.write_number << 32, NULL, 0)
-    add64(&core.control.fsyncs, 1)
-    return failed
-
-
-cdef void durable_raise(core_t* core, uint64_t mark) noexcept nogil:
-    """Publish that everything below mark is on disk. Under the sync lock."""
-    if mark > load64(&core.control.durable):
-        store64(&core.control.durable, mark)
-        add32(&core.control.durable_word, 1)
-        futex_wake(&core.control.durable_word)
-        add32(&core.control.arrival_word, 1)
-        if load32(&core.control.receivers):
-            futex_wake(&core.control.arrival_word)
-
-
-cdef int make_durable(core_t* core, uint64_t target) noexcept nogil:
-    """Wait until everything below target is on disk, leading the fsync if nobody else does. DONE or POISONED."""
-    cdef control_t* control = core.control
-    cdef uint32_t seen
-    cdef uint64_t mark
-    while True:
-        seen = load32(&control.durable_word)
-        if load64(&control.durable) >= target:
-            return DONE
-        if load32(&control.poisoned):
-            return POISONED
-        if mutex_try(&control.sync_lock) >= 0:
-            # A roll changes the segment only under this lock, so mark lies in the segment that is synced.
-            if load64(&control.durable) < target and not load32(&control.poisoned):
-                mark = load64(&control.written)
-                if log_sync(core):
-                    poison(core)
-                else:
-                    durable_raise(core, mark)
-            pthread_mutex_unlock(&control.sync_lock)
-        else:
-            futex_wait(&control.durable_word, seen, 5000)
-
-
 cdef int log_roll(core_t* core, bint messages) noexcept nogil:
     """Go on in the next segment; the old one is on disk first. Under the store lock. DONE, STORE_FULL or POISONED.
 
@@ -218,8 +172,10 @@ cdef int log_roll(core_t* core, bint messages) noexcept nogil:
         return STORE_FULL
     if segment_prepared(core) == 0 or not live_room(core, control.segment + 1):
         return STORE_FULL
-    mutex_lock(&control.sync_lock)
-    failed = log_sync(core)
+    syncs_lock(core)
+    failed = sync_open(core)
+    if failed == 0:
+        failed = log_sync(core, 0)
     if failed == 0:
         durable_raise(core, end)
         live_seal(core, end >> 32, end & BYTE)
@@ -228,7 +184,7 @@ cdef int log_roll(core_t* core, bint messages) noexcept nogil:
             durable_raise(core, load64(&control.written))
     if failed:
         poison(core)
-    pthread_mutex_unlock(&control.sync_lock)
+    syncs_unlock(core)
     return POISONED if failed else DONE
 
 
@@ -385,6 +341,9 @@ cdef int round_write(core_t* core, round_t* round) noexcept nogil:
     cdef operation_t* operation
     if fd < 0:
         failed = EIO
+    if failed == 0:
+        # Before the first byte of ours is written: an error of write-back is told to files that were open then.
+        failed = sync_ready(core)
     if failed == 0:
         # Up to the end of a page: zeros over zeros, so that the kernel never has to read a page to fill it in part.
         padded = (start + round.size + PAGE - 1) // PAGE * PAGE - start

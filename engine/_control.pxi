@@ -56,13 +56,14 @@ cdef enum:
     STRIPES = 64
     NAME_SIZE = 128
     NAME_BUCKETS = 524288      # u32 each: queues and groups in one table
+    SYNCS = 2                   # fdatasyncs that may run at once
     JOURNAL = 1024              # counts that one holder of the store lock may change and have put back
 
 cdef enum:
     RELEASED = 2
 
 cdef enum:
-    CONTROL_VERSION = 1
+    CONTROL_VERSION = 2
     CONTROL_CLOSED = 2          # of ready: the last one out closed the store
     HEADER_BYTES = 65536
 
@@ -194,7 +195,8 @@ cdef struct control_t:
     uint64_t clock_ahead_us     # for tests: added to the clock
     pthread_mutex_t due_lock
     pthread_mutex_t store_lock
-    pthread_mutex_t sync_lock
+    pthread_mutex_t sync_locks[SYNCS]
+    uint64_t sync_marks[SYNCS]  # what the sync under way there proves when it succeeds
     pthread_mutex_t arena_lock
     pthread_mutex_t prepare_lock
     pthread_mutex_t checkpoint_lock
@@ -233,6 +235,8 @@ cdef struct core_t:
     uint64_t deaths_seen        # when maps of dead segments were last dropped
     int write_fd
     uint64_t write_number
+    int sync_fds[SYNCS]
+    uint64_t sync_number        # the segment that sync_fds are of
     uint32_t closed             # 1 in a child after a fork, RELEASED when it was closed
     uint32_t closing
     uint32_t users              # calls that are inside
@@ -242,6 +246,7 @@ cdef struct core_t:
     uint32_t fault_kind         # for tests: 1 pwrite, 2 fdatasync, 3 segment creation
     int fault_errno
     uint64_t fault_after
+    uint32_t held[SYNCS]        # for tests: the sync of that slot waits
     int trace_fd                # for tests: every pwrite and fdatasync of the log, -1 none
     void* wheel                 # the timekeeper's, NULL in other processes
 

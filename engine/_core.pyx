@@ -46,7 +46,8 @@ include "_pending.pxi"      # delayed messages and halves
 include "_producers.pxi"    # which sequence numbers were stored
 include "_apply.pxi"        # what a record does to the state
 include "_admit.pxi"        # who is let into a round
-include "_commit.pxi"       # staging, group commit, durability
+include "_sync.pxi"       # fdatasync: what was promised is on disk
+include "_commit.pxi"       # staging, group commit
 include "_noting.pxi"       # notes, from Python
 include "_timers.pxi"       # who places what is due
 include "_staging.pxi"    # lanes: who commits what is staged

@@ -15,6 +15,11 @@ cdef class Lane:
             if thread_start(&lane.thread, lane_run, lane):
                 lane_free(lane)
                 raise OSError("the committer thread could not be started")
+            if thread_start(&lane.assistant, lane_assist, lane):
+                lane_stop(lane)
+                lane_free(lane)
+                raise OSError("the second committer thread could not be started")
+            lane.assisted = 1
             self.store = store
             self.lane = lane
             store.lanes.add(self)
@@ -33,10 +38,7 @@ cdef class Lane:
         if (<core_t*>self.store.core).closed == 1:
             return              # a child after fork: the thread is its parent's
         with nogil:
-            store32(&lane.stop, 1)
-            add32(&lane.word, 1)
-            futex_wake(&lane.word)
-            pthread_join(lane.thread, NULL)
+            lane_stop(lane)
             lane_free(lane)
 
     def __dealloc__(self):
@@ -215,6 +217,18 @@ cdef class Lane:
 
     def _kick(self):
         self.kick()
+
+    def _pace(self, uint32_t sync_us):
+        """For tests: as if the disk took so long."""
+        store32(&(<lane_t*>self.lane).sync_us, sync_us)
+
+    def _hold(self, uint32_t slot, bint held):
+        """For tests: let the fdatasyncs of that slot wait before they begin, until they are let go."""
+        store32(&(<lane_t*>self.lane).core.held[slot], held)
+
+    def _holding(self, uint32_t slot):
+        """For tests: whether one waits so."""
+        return load32(&(<lane_t*>self.lane).core.held[slot]) == 2
 
     def _watch(self, bint waiting):
         if self.lane != NULL:

@@ -281,7 +281,8 @@ cdef void control_new(core_t* core) noexcept nogil:
     control.version = CONTROL_VERSION
     mutex_shared_init(&control.store_lock)
     mutex_shared_init(&control.reclaim_lock)
-    mutex_shared_init(&control.sync_lock)
+    for at in range(SYNCS):
+        mutex_shared_init(&control.sync_locks[at])
     mutex_shared_init(&control.arena_lock)
     mutex_shared_init(&control.prepare_lock)
     mutex_shared_init(&control.checkpoint_lock)

@@ -255,7 +255,7 @@ cdef int segment_begin(core_t* core, uint64_t number, uint64_t previous_end) noe
 
 
 cdef int write_file(core_t* core) noexcept nogil:
-    """The descriptor of the segment written to, opened at need; -1 on failure. Under the store or sync lock."""
+    """The descriptor of the segment written to, opened at need; -1 on failure. Under the store lock."""
     cdef uint64_t number = load64(&core.control.segment)
     cdef char name[4096]
     cdef int fd
@@ -264,19 +264,11 @@ cdef int write_file(core_t* core) noexcept nogil:
         fd = c_open(name, O_RDWR | O_CLOEXEC, 0)
         if fd < 0:
             return -1
-        # The descriptor replaced may be in use by another thread's fdatasync: the number stays its own.
         if core.write_fd >= 0:
-            dup_over(fd, core.write_fd)
-            c_close(fd)
-        else:
-            core.write_fd = fd
+            c_close(core.write_fd)
+        core.write_fd = fd
         core.write_number = number
     return core.write_fd
-
-
-cdef extern from *:
-    """static inline void dup_over(int from, int to) { dup3(from, to, O_CLOEXEC); }"""
-    void dup_over(int source, int target) nogil
 
 
 cdef bint header_whole(core_t* core, const segment_header_t* header, uint64_t number) noexcept nogil:

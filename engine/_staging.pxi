@@ -1,6 +1,9 @@
 # Lanes: where operations are staged, and who commits them. An event loop's lane has a committer thread; callers
 # without a loop commit for one another: whoever gets the turn writes what all of them staged.
 
+cdef enum:
+    SLOW_SYNC_US = 500          # where the disk takes longer, a second thread commits while the first waits for it
+
 cdef struct lane_t:
     core_t* core
     pthread_mutex_t lock
@@ -11,14 +14,18 @@ cdef struct lane_t:
     round_t* done_last
     uint32_t word               # futex: there is something to commit
     uint32_t asleep
-    uint32_t finished_word      # futex: a round is finished
+    uint32_t assist_word        # futex: the same, for the second committer
+    uint32_t assist_asleep
+    uint32_t sync_us            # how long a round waits for the disk, a running mean
+    uint32_t finished_word      # futex: a round is finished, or another may be begun
+    uint32_t flying             # rounds of direct callers between their commit and their end
     uint32_t stop
     uint32_t pending            # rounds staged or under way
     uint64_t limit              # bytes a round may have
     int event
-    pthread_t thread
+    pthread_t thread, assistant
     uint64_t flushed_us
-    uint32_t threaded
+    uint32_t threaded, assisted
     uint32_t arrived            # the arrival word when the loop was last told
     uint32_t watching           # the loop has receivers that wait: other processes' messages matter
 
@@ -106,38 +113,45 @@ cdef void lane_rest(lane_t* lane, round_t* round) noexcept nogil:
     lane.idle = round
 
 
-cdef void* lane_run(void* with_) noexcept nogil:
-    """The committer thread of an event loop's lane."""
-    cdef lane_t* lane = <lane_t*>with_
+cdef bint lane_slow(lane_t* lane) noexcept nogil:
+    """Whether a sync takes so long that the next round should not wait for its end."""
+    return load32(&lane.sync_us) > SLOW_SYNC_US
+
+
+cdef void lane_finish(lane_t* lane, round_t* round) noexcept nogil:
+    """round_finish, and how long that took."""
+    cdef uint64_t began
+    cdef uint32_t mean
+    if round.disk == 0:
+        return
+    began = monotonic_us()
+    round_finish(lane.core, round)
+    mean = load32(&lane.sync_us)
+    store32(&lane.sync_us, mean - mean // 8 + <uint32_t>min(monotonic_us() - began, <uint64_t>1000000) // 8)
+
+
+cdef void lane_work(lane_t* lane, uint32_t* asleep) noexcept nogil:
+    """Commit what is staged until there is nothing; then asleep is set."""
     cdef core_t* core = lane.core
     cdef round_t* round
-    cdef uint32_t seen
+    store32(asleep, 0)
     while True:
-        seen = load32(&lane.word)
+        # Swapped and committed in one turn, so that rounds are written in the order in which they were staged.
+        pthread_mutex_lock(&lane.turn)
         pthread_mutex_lock(&lane.lock)
         round = lane_swap(lane)
         if round == NULL:
-            store32(&lane.asleep, 1)
+            store32(asleep, 1)
         pthread_mutex_unlock(&lane.lock)
+        if round != NULL:
+            round_commit(core, round)
+        pthread_mutex_unlock(&lane.turn)
         if round == NULL:
-            if load32(&lane.stop):
-                return NULL
-            if load64(&core.control.durable) < load64(&core.control.written) and not load32(&core.control.poisoned):
-                # What was sent at kernel durability becomes visible within a few milliseconds.
-                futex_wait(&lane.word, seen, 2000)
-                if load32(&lane.word) == seen:
-                    make_durable(core, load64(&core.control.written))
-                    event_set(lane.event)
-            else:
-                lane_sleep(lane, seen)
-            store32(&lane.asleep, 0)
-            continue
-        store32(&lane.asleep, 0)
-        round_commit(core, round)
+            return
         if round.disk == 0 and clock_us() - lane.flushed_us > 5000:
             make_durable(core, round.end)
             lane.flushed_us = clock_us()
-        round_finish(core, round)
+        lane_finish(lane, round)
         pthread_mutex_lock(&lane.lock)
         round.next = NULL
         if lane.done_last == NULL:
@@ -147,6 +161,50 @@ cdef void* lane_run(void* with_) noexcept nogil:
         lane.done_last = round
         pthread_mutex_unlock(&lane.lock)
         event_set(lane.event)
+
+
+cdef void* lane_run(void* with_) noexcept nogil:
+    """The committer thread of an event loop's lane."""
+    cdef lane_t* lane = <lane_t*>with_
+    cdef core_t* core = lane.core
+    cdef uint32_t seen
+    while True:
+        seen = load32(&lane.word)
+        lane_work(lane, &lane.asleep)
+        if load32(&lane.stop):
+            return NULL
+        if load64(&core.control.durable) < load64(&core.control.written) and not load32(&core.control.poisoned):
+            # What was sent at kernel durability becomes visible within a few milliseconds.
+            futex_wait(&lane.word, seen, 2000)
+            if load32(&lane.word) == seen:
+                make_durable(core, load64(&core.control.written))
+                event_set(lane.event)
+        else:
+            lane_sleep(lane, seen)
+
+
+cdef void* lane_assist(void* with_) noexcept nogil:
+    """The second one, where the disk is slow: commits what is staged while the first waits for it."""
+    cdef lane_t* lane = <lane_t*>with_
+    cdef uint32_t seen
+    while True:
+        seen = load32(&lane.assist_word)
+        lane_work(lane, &lane.assist_asleep)
+        if load32(&lane.stop):
+            return NULL
+        futex_wait(&lane.assist_word, seen, 100000)
+
+
+cdef void lane_stop(lane_t* lane) noexcept nogil:
+    """Let the committer threads commit what is staged and end."""
+    store32(&lane.stop, 1)
+    add32(&lane.word, 1)
+    add32(&lane.assist_word, 1)
+    futex_wake(&lane.word)
+    futex_wake(&lane.assist_word)
+    pthread_join(lane.thread, NULL)
+    if lane.assisted:
+        pthread_join(lane.assistant, NULL)
 
 
 cdef void lane_sleep(lane_t* lane, uint32_t seen) noexcept nogil:
@@ -171,29 +229,53 @@ cdef void lane_kick(lane_t* lane) noexcept nogil:
     add32(&lane.word, 1)
     if load32(&lane.asleep):
         futex_wake(&lane.word)
+    elif lane_slow(lane):
+        add32(&lane.assist_word, 1)
+        if load32(&lane.assist_asleep):
+            futex_wake(&lane.assist_word)
 
 
 cdef void lane_direct(lane_t* lane, round_t* mine) noexcept nogil:
     """For callers without a loop: get the round finished, committing it ourselves if nobody does."""
-    cdef round_t* round
     cdef uint32_t seen
     while True:
         seen = load32(&lane.finished_word)
         if load32(&mine.finished):
             return
-        if mutex_try(&lane.turn) >= 0:
+        if load32(&lane.flying) < (SYNCS if lane_slow(lane) else 1) and mutex_try(&lane.turn) >= 0:
             if load32(&mine.finished):
                 pthread_mutex_unlock(&lane.turn)
                 return
-            pthread_mutex_lock(&lane.lock)
-            round = lane_swap(lane)
-            pthread_mutex_unlock(&lane.lock)
-            if round != NULL:
-                round_commit(lane.core, round)
-                round_finish(lane.core, round)
-                store32(&round.finished, 1)
-            pthread_mutex_unlock(&lane.turn)
-            add32(&lane.finished_word, 1)
-            futex_wake(&lane.finished_word)
+            lane_lead(lane)
         else:
             futex_wait(&lane.finished_word, seen, 100000)
+
+
+cdef void lane_lead(lane_t* lane) noexcept nogil:
+    """Commit and finish what is staged. Takes over the lane's turn, and gives it back once the round is written."""
+    cdef round_t* round
+    cdef bint more = False
+    pthread_mutex_lock(&lane.lock)
+    round = lane_swap(lane)
+    pthread_mutex_unlock(&lane.lock)
+    if round != NULL:
+        add32(&lane.flying, 1)
+        round_commit(lane.core, round)
+        pthread_mutex_lock(&lane.lock)
+        more = lane.filling.count != 0
+        pthread_mutex_unlock(&lane.lock)
+    pthread_mutex_unlock(&lane.turn)
+    if round == NULL:
+        return
+    if more and lane_slow(lane):
+        # Whoever staged meanwhile found the turn taken, and need not wait for our sync.
+        lane_told(lane)
+    lane_finish(lane, round)
+    store32(&round.finished, 1)
+    add32(&lane.flying, -1)
+    lane_told(lane)
+
+
+cdef void lane_told(lane_t* lane) noexcept nogil:
+    add32(&lane.finished_word, 1)
+    futex_wake(&lane.finished_word)

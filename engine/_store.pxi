@@ -255,6 +255,7 @@ cdef class Store:
         if core == NULL:
             raise MemoryError()
         core.control_fd = core.index_fd = core.directory_fd = core.write_fd = core.trace_fd = -1
+        memset(core.sync_fds, 0xff, sizeof(core.sync_fds))
         guard_install()
         core.lock_fd = lock_fd
         core.maps_fd = -1

@@ -120,6 +120,8 @@ cdef void core_release(core_t* core) noexcept nogil:
             munmap(core.base, CONTROL_ROOM)
             core.base = NULL
         descriptor_close(&core.write_fd)
+        for at in range(SYNCS):
+            descriptor_close(&core.sync_fds[at])
         descriptor_close(&core.control_fd)
         descriptor_close(&core.index_fd)
         descriptor_close(&core.directory_fd)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 POWER = "tests/crash/test_power.py"
 FAULTS = "tests/crash/test_faults.py"
 FLIPS = "tests/crash/test_flips.py"
+SYNCS = "tests/crash/test_syncs.py"
 RECEIPTS = "tests/unit/test_engine_receipts.py"
 DELIVERY = "tests/unit/test_engine_delivery.py"
 QUEUE = "tests/unit/test_engine_queue.py"
@@ -45,24 +46,55 @@ MUTANTS = (
     ),
     Mutant(
         "after a failed fsync the store is poisoned",
-        "engine/_commit.pxi",
+        "engine/_sync.pxi",
         "    store32(&core.control.poisoned, 1)\n",
         "    pass\n",
         (FAULTS,),
     ),
     Mutant(
         "the mark that is published was read before the sync",
-        "engine/_commit.pxi",
-        "                    durable_raise(core, mark)",
-        "                    durable_raise(core, load64(&control.written))",
-        (POWER, "tests/crash/test_kill.py"),
+        "engine/_sync.pxi",
+        "        durable_raise(core, mark)",
+        "        durable_raise(core, load64(&control.written))",
+        (SYNCS, POWER, "tests/crash/test_kill.py"),
+    ),
+    Mutant(
+        "the durable mark never shrinks when syncs end in another order than they began",
+        "engine/_sync.pxi",
+        "        while (old < value)\n",
+        "        while (1)\n",
+        (SYNCS,),
+    ),
+    Mutant(
+        "a sync that succeeds after another has failed publishes nothing",
+        "engine/_sync.pxi",
+        "    elif not load32(&control.poisoned):\n",
+        "    else:\n",
+        (SYNCS,),
+    ),
+    Mutant(
+        "each sync has an open file of its own, which is told every error",
+        "engine/_sync.pxi",
+        "fdatasync(core.sync_fds[slot])",
+        "fdatasync(core.sync_fds[0])",
+        (SYNCS,),
+    ),
+    Mutant(
+        "rounds are written in the order in which they were staged",
+        "engine/_staging.pxi",
+        "        if round != NULL:\n            round_commit(core, round)\n"
+        "        pthread_mutex_unlock(&lane.turn)\n",
+        "        pthread_mutex_unlock(&lane.turn)\n"
+        "        if round != NULL:\n            round_commit(core, round)\n",
+        (SYNCS,),
     ),
     Mutant(
         "the old segment is on disk before the next one begins",
         "engine/_commit.pxi",
-        "    failed = log_sync(core)\n    if failed == 0:\n        durable_raise(core, end)\n"
+        "        failed = log_sync(core, 0)\n"
+        "    if failed == 0:\n        durable_raise(core, end)\n"
         "        live_seal(core, end >> 32, end & BYTE)\n        failed = segment_begin",
-        "    failed = 0\n    if failed == 0:\n        durable_raise(core, end)\n"
+        "        failed = 0\n    if failed == 0:\n        durable_raise(core, end)\n"
         "        failed = segment_begin",
         (POWER,),
     ),

@@ -1,0 +1,192 @@
+"""Two syncs at once: what each of them proves, in whatever order they end."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from engine_language import messages, opened, quiet
+
+from penstock.engine import Queue, SendReceipt, Store, StorePoisonedError
+from penstock.engine._core import Lane
+
+SYNC = 2
+WITHIN_S = 60
+
+
+def until(true: Callable[[], bool]) -> None:
+    """Wait for another thread."""
+    end = time.monotonic() + WITHIN_S
+    while not true():
+        assert time.monotonic() < end, "it never came true"
+        time.sleep(0.001)
+
+
+class Red:
+    """A store whose syncs wait until they are let go, with a direct caller and a lane."""
+
+    def __init__(self, path: Path) -> None:
+        self.store: Store = quiet(opened(path))
+        self.queue: Queue = self.store.queue("red")
+        self.lane = Lane(self.store)
+        self.threads = ThreadPoolExecutor(2)
+        # Both syncs have their files before anything is held.
+        self.queue.append(b"zero")
+
+    def begin(self, body: bytes) -> Future[SendReceipt]:
+        """Append on a thread; its sync has begun, and is held in slot 0."""
+        self.lane._hold(0, True)
+        stored = self.threads.submit(self.queue.append, body)
+        until(lambda: self.lane._holding(0))
+        return stored
+
+    def stage(self, body: bytes, cookie: int) -> None:
+        """Append through the lane."""
+        assert self.lane._append(cookie, self.queue, body)
+        self.lane._kick()
+
+    def results(self) -> dict[int, SendReceipt | Exception]:
+        """What the lane has to tell next."""
+        found: dict[int, SendReceipt | Exception] = {}
+        while not found:
+            # It is also readable when something became visible.
+            assert select.select([self.lane.fileno()], [], [], WITHIN_S)[0]
+            found = dict(self.lane._results())
+        return found
+
+    def let_go(self, slot: int) -> None:
+        self.lane._hold(slot, False)
+
+    def close(self) -> None:
+        self.let_go(0)
+        self.let_go(1)
+        self.threads.shutdown()
+        self.lane.close()
+        self.store.close()
+
+
+@pytest.fixture
+def red(tmp_path: Path) -> Iterator[Red]:
+    store = Red(tmp_path / "store")
+    yield store
+    store.close()
+
+
+def test_what_a_later_sync_proved_stays_proved_when_the_earlier_one_ends(red: Red) -> None:
+    first = red.begin(b"one")
+    red.stage(b"two", 7)
+    found = red.results()[7]
+    assert isinstance(found, SendReceipt) and (found.offset, found.durability) == (2, "disk")
+    assert not first.done() and messages(red.queue) == {0: b"zero", 1: b"one", 2: b"two"}
+    durable = red.store.stat()["durable"]
+    assert durable == red.store.stat()["written"]
+    red.let_go(0)
+    assert first.result(WITHIN_S).offset == 1
+    assert red.store.stat()["durable"] == durable
+
+
+def test_a_sync_proves_only_what_was_written_before_it_began(red: Red) -> None:
+    first = red.begin(b"one")
+    red.lane._hold(1, True)
+    red.stage(b"two", 7)
+    until(lambda: red.lane._holding(1))
+    red.let_go(0)
+    assert first.result(WITHIN_S).offset == 1
+    assert messages(red.queue) == {0: b"zero", 1: b"one"}
+    red.let_go(1)
+    assert isinstance(red.results()[7], SendReceipt)
+    assert messages(red.queue) == {0: b"zero", 1: b"one", 2: b"two"}
+
+
+def test_a_sync_that_succeeds_after_another_failed_publishes_nothing(red: Red) -> None:
+    red.store._fault(SYNC, errno.EIO)
+    first = red.begin(b"one")
+    red.store._fault(0, 0)
+    red.lane._hold(1, True)
+    red.stage(b"two", 7)
+    until(lambda: red.lane._holding(1))
+    red.let_go(0)
+    with pytest.raises(StorePoisonedError):
+        first.result(WITHIN_S)
+    red.let_go(1)
+    assert isinstance(red.results()[7], StorePoisonedError)
+    assert messages(red.queue) == {0: b"zero"}
+
+
+def test_a_failure_poisons_though_a_later_sync_had_succeeded(red: Red) -> None:
+    red.store._fault(SYNC, errno.EIO)
+    first = red.begin(b"one")
+    red.store._fault(0, 0)
+    red.stage(b"two", 7)
+    assert isinstance(red.results()[7], SendReceipt)
+    red.let_go(0)
+    until(first.done)
+    assert red.store.stat()["poisoned"]
+    with pytest.raises(StorePoisonedError):
+        red.queue.append(b"three")
+    assert messages(red.queue)[2] == b"two"
+
+
+def test_each_sync_has_an_open_file_of_its_own(red: Red) -> None:
+    """Linux tells an error once to each open file; the last opened here is the second sync's."""
+    log = os.path.join(red.store.path, "log/")
+    held = []
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            if os.readlink(f"/proc/self/fd/{name}").startswith(log):
+                held.append(int(name))
+        except OSError:
+            continue
+    assert len(held) >= 3
+    reading, writing = os.pipe()
+    os.dup2(reading, max(held))
+    first = red.begin(b"one")
+    red.stage(b"two", 7)
+    assert isinstance(red.results()[7], StorePoisonedError)
+    red.let_go(0)
+    until(first.done)
+    os.close(reading)
+    os.close(writing)
+
+
+def test_where_the_disk_is_slow_the_next_round_does_not_wait_for_the_last(red: Red) -> None:
+    red.lane._pace(1_000_000)
+    red.lane._hold(0, True)
+    red.stage(b"one", 1)
+    until(lambda: red.lane._holding(0))
+    red.stage(b"two", 2)
+    found = red.results()
+    assert list(found) == [2]
+    red.let_go(0)
+    assert list(red.results()) == [1]
+    assert messages(red.queue) == {0: b"zero", 1: b"one", 2: b"two"}
+
+
+def test_rounds_of_a_slow_disk_are_written_in_the_order_they_were_staged(red: Red) -> None:
+    red.lane._pace(1_000_000)
+    told: dict[int, SendReceipt | Exception] = {}
+    ended = threading.Event()
+
+    def collect() -> None:
+        while len(told) < 3000 and not ended.is_set():
+            told.update(red.results())
+
+    collector = red.threads.submit(collect)
+    try:
+        for number in range(3000):
+            until(lambda number=number: number - len(told) < 500)
+            red.stage(b"%d" % number, number)
+            if number % 100 == 0:
+                red.lane._pace(1_000_000)
+        collector.result(WITHIN_S)
+    finally:
+        ended.set()
+    found = [bytes(body) for _, body in sorted(messages(red.queue).items())]
+    assert found == [b"zero", *(b"%d" % number for number in range(3000))]
