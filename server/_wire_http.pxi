@@ -12,18 +12,12 @@ cdef enum:
     RENDERED_ROOM = 512
 
 
-class RefusedError(Exception):
-    """Stops the parser: status, kind and a sentence."""
+# Where a target may be as long as a body.
+CMQ_TARGETS = (b"/v2/index.php?", b"//v2/index.php?", b"/?")
 
 
-@cython.final
-cdef class HttpRequest:
-    """A whole request, as the door gets it."""
-    cdef readonly bytes method, url, body, content_type, accept
-    cdef readonly uint64_t producer, sequence
-    cdef readonly list fields       # (name in lower case behind Penstock-, value) of what a message carries; or None
-    cdef bytes ext                  # the same, packed; None until it was asked for
-    cdef bint octets, last
+cdef bint is_loopback(host) except -1:
+    return host in ("127.0.0.1", "::1", "::ffff:127.0.0.1") or host.startswith("127.")
 
 
 cdef class HttpEndpoint(Endpoint):
@@ -51,6 +45,10 @@ cdef class HttpEndpoint(Endpoint):
     cdef uint8_t state
     cdef bint begun, chunked, expects, busy, last
     cdef double began
+    cdef object longer              # a target that comes in pieces
+    cdef size_t url_used
+    cdef bint local
+    cdef str here
 
     def __init__(self, Hub hub, door):
         self.hub = hub
@@ -59,6 +57,12 @@ cdef class HttpEndpoint(Endpoint):
         self.backlog = deque()
         self.ready = {}
         self.parts = []
+
+    def connection_made(self, transport):
+        Endpoint.connection_made(self, transport)
+        ends = transport.get_extra_info("sockname"), transport.get_extra_info("peername")
+        self.here = ends[0][0] if ends[0] else ""
+        self.local = all(end and is_loopback(end[0]) for end in ends)
 
     def buffer_updated(self, Py_ssize_t size):
         self.hub.received_bytes += size
@@ -124,11 +128,11 @@ cdef class HttpEndpoint(Endpoint):
 
     cdef int count_fed(self, size_t size) except -1:
         """What the parser keeps to itself has limits too: half a head, chunk extensions, blank lines."""
-        if self.begun:
+        if self.begun or self.finished:
             self.head_fed = self.body_fed = self.stray = 0
         elif self.state == IN_HEAD:
             self.head_fed += size
-            if self.head_fed > self.hub.head_bytes:
+            if self.head_fed > self.hub.head_bytes + self.url_used:
                 raise RefusedError(431, "too-large", "the head is over its limit")
         elif self.state == IN_BODY:
             self.body_fed += size
@@ -150,12 +154,21 @@ cdef class HttpEndpoint(Endpoint):
         self.begun = True
         self.began = monotonic()
         self.hosts = self.lengths = self.header_count = 0
-        self.head_used = self.body_used = self.chunks = 0
+        self.head_used = self.body_used = self.chunks = self.url_used = 0
         self.chunked = self.expects = False
+        self.current.endpoint = self
 
     def on_url(self, bytes url):
-        self.current.url = self.current.url + url if self.current.url else url
-        if <size_t>len(self.current.url) > self.hub.url_bytes:
+        self.url_used += len(url)
+        if not self.current.url:
+            self.current.url = url
+        else:
+            if self.longer is None:
+                self.longer = bytearray(self.current.url)
+            self.longer += url
+        # CMQ sends messages in targets as well.
+        if self.url_used > self.hub.url_bytes and not (
+                self.url_used <= self.hub.body_bytes and self.current.url.startswith(CMQ_TARGETS)):
             raise RefusedError(414, "too-large", "the target is over its limit")
 
     def on_header(self, bytes name, bytes value):
@@ -164,17 +177,20 @@ cdef class HttpEndpoint(Endpoint):
         self.head_used += size + len(value) + 4
         if self.header_count > self.hub.header_limit:
             raise RefusedError(431, "too-large", "too many header fields")
-        if self.head_used + len(self.current.url) > self.hub.head_bytes:
+        if self.head_used + min(self.url_used, self.hub.url_bytes) > self.hub.head_bytes:
             raise RefusedError(431, "too-large", "the head is over its limit")
         if self.state != IN_HEAD:
             return
         if size > 9 and PyBytes_AS_STRING(name)[0] | 32 == c'p' and name[:9].lower() == b"penstock-":
             return self.own_header(name.lower()[9:], value)
+        if size > 5 and PyBytes_AS_STRING(name)[0] | 32 == c'x' and name[:5].lower() == b"x-tc-" or size == 13:
+            return self.signing_header(name.lower(), value)
         if size not in (4, 6, 12, 14, 17):
             return
         name = name.lower()
         if name == b"host":
             self.hosts += 1
+            self.current.host = value
         elif name == b"content-type":
             self.current.content_type = value
             self.current.octets = value == b"application/octet-stream"
@@ -203,7 +219,16 @@ cdef class HttpEndpoint(Endpoint):
                 self.current.fields = []
             self.current.fields.append((name, value))
 
+    cdef signing_header(self, bytes name, bytes value):
+        if name == b"authorization" or name[:5] == b"x-tc-":
+            if self.current.signed is None:
+                self.current.signed = {}
+            self.current.signed[name] = value
+
     def on_headers_complete(self):
+        if self.longer is not None:
+            self.current.url = bytes(self.longer)
+            self.longer = None
         if self.parser.should_upgrade():
             raise RefusedError(400, "invalid", "no other protocol is spoken here")
         if self.chunked and self.lengths:
@@ -373,7 +398,7 @@ cdef class HttpEndpoint(Endpoint):
         cdef bint last = (self.last and self.in_flight == 0 and not self.backlog
                           and self.refusal is None)
         if operation.verdict == DONE:
-            size = self.render(room, operation, last)
+            size = send_reply(room, operation, self.hub.date, last)
             if tag == self.answered:
                 if buffer_append(&self.out, room, size) < 0:
                     raise MemoryError
@@ -397,36 +422,6 @@ cdef class HttpEndpoint(Endpoint):
         if self.backlog or (self.in_flight == 0 and (self.last or self.hub.stopping)):
             self.after()
         return 0
-
-    cdef int render(self, char* room, operation_t* operation, bint last) noexcept:
-        """The reply to a stored message, at most RENDERED_ROOM bytes; how many."""
-        cdef char json[192]
-        cdef char* at = put_bytes(json, b'{"id": "', 8)
-        cdef size_t size
-        at = put_hex(at, operation.queue, 8)
-        at = put_bytes(at, b"-", 1)
-        at = put_hex(at, operation.offset, 16)
-        at = put_bytes(at, b'", "offset": ', 13)
-        at = put_decimal(at, operation.offset)
-        at = put_bytes(at, b', "durability": "', 17)
-        if operation.durability:
-            at = put_bytes(at, b"disk", 4)
-        else:
-            at = put_bytes(at, b"kernel", 6)
-        if operation.duplicate:
-            at = put_bytes(at, b'", "duplicate": true}', 21)
-        else:
-            at = put_bytes(at, b'"}', 2)
-        size = at - json
-        at = put_bytes(room, b"HTTP/1.1 201 Created\r\nDate: ", 28)
-        at = put_bytes(at, PyBytes_AS_STRING(self.hub.date), PyBytes_GET_SIZE(self.hub.date))
-        at = put_bytes(at, b"\r\nContent-Type: application/json\r\nContent-Length: ", 50)
-        at = put_decimal(at, size)
-        if last:
-            at = put_bytes(at, b"\r\nConnection: close", 19)
-        at = put_bytes(at, b"\r\n\r\n", 4)
-        at = put_bytes(at, json, size)
-        return <int>(at - room)
 
     cdef int refuse_for(self, error) except -1:
         status, kind, text = error.args
@@ -471,12 +466,6 @@ cdef class HttpAnswered:
 
     def __call__(self, future):
         self.endpoint.answered_by(self.request, future)
-
-
-cdef uint64_t number_of(bytes value) except? 0:
-    if not value.isdigit() or len(value) > 19:
-        raise RefusedError(400, "invalid", "a producer or sequence is a number")
-    return int(value)
 
 
 class HttpConnection(HttpEndpoint, asyncio.BufferedProtocol):

@@ -7,22 +7,26 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from penstock.engine._core import Lane, Store
 from penstock.engine.errors import EngineError, StoreLockedError
-from penstock.server._wire import Hub
+from penstock.server._wire import FirstTimes, Hub
 from penstock.server.bridge import Bridge
+from penstock.server.broker.access import Keys, Pair, checked_pair
 from penstock.server.broker.broker import Broker
+from penstock.server.broker.cmq.attributes import STRICT, Rules
+from penstock.server.broker.errors import BrokerError
 from penstock.server.broker.limits import Limits
 from penstock.server.broker.temporary import Temporary
 from penstock.server.broker.transaction import Transactions
 from penstock.server.broker.throttle import Quotas
-from penstock.server.cells import SHARED
+from penstock.server.cells import FIRSTS, SHARED
 from penstock.server.config import ServeOptions, format_address, parse_address
 from penstock.server.housekeeping import Chore, keep_house
 from penstock.server.metrics.board import Board
+from penstock.server.protocols.cmq_http.door import CmqDoor as CmqHttpDoor
 from penstock.server.protocols.http.door import HttpDoor
 from penstock.server.protocols.http.observe import COUNTERS
 from penstock.server.protocols.listener import Listener, bind, bind_first
@@ -79,6 +83,13 @@ class Sockets:
 
 def main(options: ServeOptions) -> int:
     """Serve until SIGTERM or SIGINT; 0 after a clean stop, 1 if it could not serve."""
+    try:
+        root = root_pair(os.environ)
+        if root is not None:
+            checked_pair(Pair(*root))
+    except (BrokerError, ValueError) as error:
+        print(f"penstock: {error}", file=sys.stderr)
+        return 1
     try:
         sockets = Sockets.bind(options)
     except OSError as error:
@@ -159,9 +170,11 @@ class Worker:
         lane = Lane(self.store)
         bridge = Bridge(loop)
         broker = Broker(self.store, self.limits)
+        broker.root = root_pair(os.environ)
         door = HttpDoor(broker, bridge, self.options.durability, self.board)
         hub = Hub(loop, lane, broker, bridge, door, self.options.durability, SHARED)
         door.hub = hub
+        self.cmq_door(hub, broker, bridge, door)
         doors = ((self.sockets.tcp, NativeDoor(hub, broker)), (self.sockets.http, door))
         listeners = [Listener(bound, factory) for bound, factory in doors if bound is not None]
         for listener in listeners:
@@ -184,6 +197,16 @@ class Worker:
         bridge.close()
         hub.close()
         lane.close()
+
+    def cmq_door(self, hub: Hub, broker: Broker, bridge: Bridge, door: HttpDoor) -> None:
+        """CMQ over HTTP, on the same port."""
+        options = self.options
+        cmq = CmqHttpDoor(
+            broker, bridge, Keys(broker), STRICT if options.cmq_limits else Rules(),
+            firsts=FirstTimes(FIRSTS), clock_s=options.cmq_clock,
+            strict_signatures=options.cmq_strict)
+        cmq.hub = hub
+        door.beside.append((cmq.wants, cmq.answer))
 
     def chores(self, broker: Broker, hub: Hub) -> list[Chore]:
         """What is done now and then."""
@@ -216,6 +239,15 @@ class Worker:
         hub.abort_all()
         while hub.connections and time.monotonic() < deadline + 1.0:
             await asyncio.sleep(0.01)
+
+
+def root_pair(environment: Mapping[str, str]) -> tuple[str, str] | None:
+    """The access key that the operator has given. ValueError for half of one."""
+    id = environment.get("PENSTOCK_ACCESS_KEY", "")
+    secret = environment.get("PENSTOCK_SECRET_KEY", "")
+    if bool(id) != bool(secret):
+        raise ValueError("PENSTOCK_ACCESS_KEY and PENSTOCK_SECRET_KEY go together")
+    return (id, secret) if id else None
 
 
 def supervise(options: ServeOptions, sockets: Sockets, line: str) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import ipaddress
 import os
 import sys
 from argparse import ArgumentParser, Namespace
@@ -80,6 +79,7 @@ def parser() -> ArgumentParser:
     _add_looking(commands, remote)
     _add_grouping(commands, remote)
     _add_quota(commands, remote)
+    _add_keys(commands, remote)
     _add_topics(commands, remote)
     _add_bench(commands)
     _add_check(commands)
@@ -136,33 +136,9 @@ def _add(
 
 
 def _add_serve(commands: Commands) -> None:
-    serve_command = _add(commands, "serve", serve)
-    serve_command.add_argument("--data", metavar="DIR", required=True, help="the store's folder")
-    serve_command.add_argument(
-        "--tcp", metavar="HOST:PORT", default="127.0.0.1:7711", help="the native door (%(default)s)"
-    )
-    serve_command.add_argument(
-        "--http", metavar="HOST:PORT", default="127.0.0.1:7712", help="the HTTP door (%(default)s)"
-    )
-    serve_command.add_argument(
-        "--workers", metavar="N", type=positive, default=1, help="processes (%(default)s)"
-    )
-    serve_command.add_argument(
-        "--segment-size", metavar="BYTES", type=positive, help="size of one log file"
-    )
-    serve_command.add_argument(
-        "--push-allow",
-        metavar="NETWORK",
-        action="append",
-        default=[],
-        type=network,
-        help="a private network, as 10.1.0.0/16, that messages may be pushed into",
-    )
-    serve_command.add_argument(
-        "--durability",
-        choices=("disk", "kernel"),
-        help="what a send that asks for nothing gets (disk)",
-    )
+    from penstock.server import serving
+
+    serving.add(commands, _add, positive)
 
 
 def _add_send(commands: Commands, remote: ArgumentParser) -> None:
@@ -292,6 +268,12 @@ def _add_quota(commands: Commands, remote: ArgumentParser) -> None:
     limiting.add(commands, remote, _add)
 
 
+def _add_keys(commands: Commands, remote: ArgumentParser) -> None:
+    from penstock.server import keying
+
+    keying.add(commands, remote, _add)
+
+
 def _add_bench(commands: Commands) -> None:
     command = _add(commands, "bench", bench)
     # Its words are its own, and its extension is loaded only when it is asked for.
@@ -310,11 +292,6 @@ def _add_completion(commands: Commands) -> None:
     command.add_argument("shell", choices=("bash", "zsh", "fish"))
 
 
-def network(text: str) -> str:
-    """A network as 10.1.0.0/16."""
-    return str(ipaddress.ip_network(text))
-
-
 def positive(text: str) -> int:
     """A whole number over 0."""
     value = int(text)
@@ -329,23 +306,6 @@ def seconds(text: str) -> float:
     if not 0 <= value < float("inf"):
         raise ValueError
     return value
-
-
-def serve(options: Namespace) -> int:
-    """Serve a store over TCP and HTTP until SIGTERM or Ctrl-C."""
-    from penstock.server import app
-    from penstock.server.config import ServeOptions
-
-    given = {
-        "data": options.data,
-        "tcp": options.tcp,
-        "http": options.http,
-        "workers": options.workers,
-        "segment_size": options.segment_size,
-        "durability": options.durability,
-        "push_allow": tuple(options.push_allow),
-    }
-    return app.main(ServeOptions(**{k: v for k, v in given.items() if v is not None})) or EXIT_OK
 
 
 def ship(options: Namespace) -> int:

@@ -10,7 +10,8 @@ class ServeOptions:
     """Everything `penstock serve` can be told.
 
     An address is HOST:PORT; port 0 picks a free one; "" leaves it out. push_allow: networks that
-    messages may be pushed into although they are not public.
+    messages may be pushed into although they are not public. cmq_limits: the original's limits;
+    cmq_strict: signatures as documented only; cmq_clock: seconds a client's clock may be wrong by.
     """
 
     data: str
@@ -20,12 +21,17 @@ class ServeOptions:
     durability: Literal["disk", "kernel"] = "disk"
     segment_size: int = 64 << 20
     push_allow: tuple[str, ...] = ()
+    cmq_limits: bool = False
+    cmq_strict: bool = False
+    cmq_clock: int = 0
 
     def __post_init__(self) -> None:
         if not 1 <= self.workers <= 256:
             raise ValueError(f"workers must be between 1 and 256, not {self.workers}")
         if self.durability not in ("disk", "kernel"):
             raise ValueError(f"durability must be disk or kernel, not {self.durability!r}")
+        if self.cmq_clock < 0:
+            raise ValueError(f"a clock is wrong by 0 seconds or more, not {self.cmq_clock}")
         for network in self.push_allow:
             ipaddress.ip_network(network)
         if not self.tcp and not self.http:

@@ -44,9 +44,9 @@ class Keys:
 
     def __init__(self, broker: Broker, root: Pair | None = None) -> None:
         self.store: Store = broker.store
-        if root is not None:
-            checked_pair(root)
-        self.root = root
+        if root is None and broker.root is not None:
+            root = Pair(*broker.root)
+        self.root = None if root is None else checked_pair(root)
         self.version = -1
         self.known: dict[str, str] = {}
 

@@ -52,6 +52,11 @@ class Broker:
         self.lock = Lock()
         # Asked before a queue is made, with its name and those there are; may refuse.
         self.guards: list[Callable[[str, list[str]], None]] = []
+        # Where clients find doors of this server that another door tells them about: HOST:PORT by
+        # name; without a host it is the one that they reached us by.
+        self.doors: dict[str, str] = {}
+        # The access key that the operator gave in the environment: its id and its secret.
+        self.root: tuple[str, str] | None = None
 
     @refusing
     def open(self, name: str, *, create: bool) -> Queue:

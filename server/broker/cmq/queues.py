@@ -99,7 +99,7 @@ class CmqQueues:
         live = stat["ready"] + stat["in_flight"]
         held = stat["visible"] - stat["first"]
         low = max(stat["floor"], stat["first"])
-        oldest = queue.index(low, low + 1) if low < stat["visible"] else []
+        oldest = [] if low >= stat["visible"] else queue.index(low, low + 1)["stored_us"].tolist()
         return {
             "id": queue_id(queue), "name": name, "defaults": defaults,
             "retention_s": kept["retain_ms"] // 1000, "rewind_s": kept["rewind_ms"] // 1000,
@@ -107,7 +107,7 @@ class CmqQueues:
             "changed_us": max(defaults.changed_us, stat["created_us"]),
             "active": stat["ready"], "inactive": stat["in_flight"], "delayed": pending,
             "rewindable": max(0, held - live) if kept["rewind_ms"] else 0,
-            "oldest_us": int(oldest[0]["stored_us"]) if len(oldest) else 0,
+            "oldest_us": oldest[0] if oldest else 0,
             "max_receive": retry[0] if retry else 0,
         }
 

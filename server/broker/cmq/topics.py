@@ -2,6 +2,7 @@
 
 import re
 import secrets
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -265,17 +266,19 @@ class CmqTopics:
     def unsubscribe(self, topic: str, name: str) -> None:
         """No more messages; those that an endpoint was not sent yet are dropped."""
         found = self.subscription(topic, name)
-        for undo in (
-            lambda: self.topics.unsubscribe(topic, found.queue),
-            lambda: self.pushes.remove(found.id),
-            lambda: self.broker.delete(found.queue),
-        )[:3 if found.protocol == "http" else 1]:
-            try:
-                undo()
-            except BrokerError as error:
-                if error.kind is not Kind.NOT_FOUND:
-                    raise topic_fault(error) from error
+        self.forgiving(self.topics.unsubscribe, topic, found.queue)
+        if found.protocol == "http":
+            self.forgiving(self.pushes.remove, found.id)
+            self.forgiving(self.broker.delete, found.queue)
         self.note_subscription(topic, name, None)
+
+    def forgiving(self, undo: Callable[..., None], *names: str) -> None:
+        """What is gone already need not be removed."""
+        try:
+            undo(*names)
+        except BrokerError as error:
+            if error.kind is not Kind.NOT_FOUND:
+                raise topic_fault(error) from error
 
     def waiting(self, found: Subscription) -> int:
         """How many messages the endpoint was not sent yet."""

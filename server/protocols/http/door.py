@@ -32,6 +32,8 @@ VERDICTS = {
     12: Kind.CORRUPT,
 }
 
+Answering = Callable[[HttpRequest], Awaitable[Response]]
+
 
 class HttpDoor:
     """Called by the loop once a connection; answers what the lane does not."""
@@ -51,6 +53,8 @@ class HttpDoor:
         self.observer = Observer(self, seeing, board)
         self.quotas = QuotaTargets(broker, bridge)
         self.pushes = PushTargets(broker, bridge)
+        # Other protocols on the same port: whether a path is theirs, and who answers then.
+        self.beside: list[tuple[Callable[[str], bool], Answering]] = []
 
     def __call__(self) -> HttpConnection:
         assert self.hub is not None
@@ -72,6 +76,10 @@ class HttpDoor:
             return render(500, Kind.INTERNAL, "the request failed inside the server")
 
     async def route(self, request: HttpRequest) -> Response:
+        for wants, answering in self.beside:
+            # A target may be as long as a message: only its path is read as text.
+            if wants(request.url.partition(b"?")[0].decode("ascii", "replace")):
+                return await answering(request)
         path, _, query = request.url.decode("ascii").partition("?")
         method = request.method.decode()
         seen = self.observer.paths.get(path)

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from penstock.server.broker.access import KeyAsks, Keys
 from penstock.server.broker.broker import Broker
 from penstock.server.broker.errors import BrokerError, Kind
 from penstock.server.broker.groups import Groups
@@ -46,6 +47,7 @@ class Handler:
         self.schedule = Schedule(broker)
         later = Later(broker, admit)
         self.produce = later.produce
+        self.keys = KeyAsks(Keys(broker))
         self.verbs: dict[int, Callable[[bytes], bytes]] = {
             OPEN: self.open,
             SEEK: self.seek,
@@ -114,6 +116,8 @@ class Handler:
             return self.schedule(do, {field: request[field] for field in request if field != "do"})
         if isinstance(do, str) and do in self.groups.asks:
             return self.groups(do, {field: request[field] for field in request if field != "do"})
+        if isinstance(do, str) and do in self.keys.asks:
+            return self.keys(do, request, time.time_ns() // 1000)
         name = request.get("name", request.get("queue", ""))
         if not isinstance(name, str):
             raise BrokerError(Kind.INVALID, "name is text")

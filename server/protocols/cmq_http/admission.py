@@ -1,0 +1,51 @@
+"""Who may ask: signed requests within the clock's window; without any key, this machine only."""
+
+from penstock.server.broker.access import Keys
+from penstock.server.broker.cmq.faults import CmqError, Fault
+from penstock.server.protocols.cmq_http.form import Form, Pair
+from penstock.server.protocols.cmq_http.signature import genuine
+
+# Below it clients are known to draw from so few numbers that two requests may well have the same.
+TELLING_NONCE = 10_000
+
+
+class Admission:
+    """Judges v2 requests. clock_s: how far a client's clock may be from ours; 0: any."""
+
+    def __init__(self, keys: Keys, clock_s: int = 0, strict: bool = False) -> None:
+        self.keys = keys
+        self.clock_s = clock_s
+        self.strict = strict
+
+    def admit(
+        self, method: str, host: str, path: str, pairs: list[Pair], form: Form, local: bool,
+        now_us: int,
+    ) -> None:
+        """Raises why not."""
+        secrets = self.keys.secrets()
+        if not secrets:
+            if not local:
+                raise CmqError(Fault.SECRET_ID, "there is no access key yet")
+            return
+        identity = form.text("SecretId")
+        secret = secrets.get(identity)
+        if not form.values.get("Signature"):
+            raise CmqError(Fault.AUTHENTICATION)
+        # An unknown id takes as long as a wrong signature.
+        good = genuine(secret or identity, method, host, path, pairs, strict=self.strict)
+        if secret is None:
+            raise CmqError(Fault.SECRET_ID)
+        if not good:
+            raise CmqError(Fault.AUTHENTICATION)
+        self.check_clock(form.needed("Timestamp"), now_us)
+
+    def check_clock(self, moment_s: int, now_us: int) -> None:
+        if self.clock_s and abs(moment_s - now_us // 1_000_000) > self.clock_s:
+            raise CmqError(Fault.AUTHENTICATION, "the clocks differ too much")
+
+    def tells_repeats(self, form: Form) -> bool:
+        """Whether the same signature means the same request said again."""
+        if not self.keys.secrets() or "Signature" not in form.values:
+            return False
+        nonce = form.values.get("Nonce", "")
+        return nonce.isascii() and nonce.isdecimal() and int(nonce[:20]) >= TELLING_NONCE
