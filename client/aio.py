@@ -13,12 +13,15 @@ from penstock import model
 from penstock.aqueue import AsyncMessage, AsyncQueue
 from penstock.areplies import AsyncReplies
 from penstock.attributes import Carried
+from penstock.checks import AsyncChecks, AsyncHandler
 from penstock.errors import ConnectionLostError, PenstockError, TimeoutError
+from penstock.halves import AsyncAtomic
 from penstock.model import Bytes, Level
 from penstock.redriving import Redriving, ignored
 from penstock.request import Call
 from penstock.seeing import Seeing
 from penstock.session import Session, State
+from penstock.waiting import Waiting
 from penstock.wire import Verdict
 
 __all__ = ["AsyncClient", "AsyncMessage", "AsyncQueue"]
@@ -28,7 +31,7 @@ BACKOFF_LIMIT_SECONDS = 2.0
 ATTEMPT_SECONDS = 5.0
 
 
-class AsyncClient(Seeing):
+class AsyncClient(Seeing, Waiting):
     """A connection to a server that is made again when it breaks.
 
     Invariants:
@@ -58,6 +61,7 @@ class AsyncClient(Seeing):
         self._sweeper: asyncio.TimerHandle | None = None
         self._waiting: list[asyncio.Future[None]] = []
         self.replies = AsyncReplies(self)
+        self.checks = AsyncChecks(self)
 
     @classmethod
     async def connect(
@@ -137,6 +141,14 @@ class AsyncClient(Seeing):
         """
         target = await self.queue(queue) if isinstance(queue, str) else queue
         return await self.replies.request(target, body, timeout, durability, carried)
+
+    def atomic(self, durability: Level = "disk") -> AsyncAtomic:
+        """Messages to any queues that are stored all or none: see Client.atomic."""
+        return AsyncAtomic(self, durability)
+
+    async def on_check(self, producer_group: str, handler: AsyncHandler) -> None:
+        """Have halves that a producer of the group left undecided answered: see Client.on_check."""
+        await self.checks.join(producer_group, handler)
 
     async def confirm(self, messages: Sequence[model.MessageFields]) -> list[Verdict]:
         """One verdict per message; what is done will not come again."""
@@ -256,6 +268,8 @@ class AsyncClient(Seeing):
 
     def answered(self) -> None:
         """Replies were taken: wake who waits for room, write what the replies led to."""
+        if self.session.checks:
+            self.checks.heard()
         if self.session.outgoing and not self.flushing:
             self.flush_soon()
         if self._waiting and len(self.session.pending) < self.in_flight:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Unpack
 from penstock import model
 from penstock.attributes import Carried
 from penstock.consume import Consumption
+from penstock.halves import AsyncHalf, Prepared
+from penstock.later import Moment, later_of
 from penstock.model import Bytes, Level, Sought, as_bytes
 from penstock.request import Handle
 from penstock.wire import ATTRIBUTED, Delivered, Receipt
@@ -65,6 +67,9 @@ class AsyncQueue:
         body: Bytes,
         durability: Level = "disk",
         ext: Bytes = b"",
+        *,
+        delay: float | None = None,
+        at: Moment | None = None,
         **carried: Unpack[Carried],
     ) -> asyncio.Future[Receipt]:
         """A future of the receipt; the message leaves with all others of this loop turn.
@@ -72,13 +77,21 @@ class AsyncQueue:
         Raises BusyError when too much is in flight, TooLargeError, ClosedError.
         """
         body = body if type(body) is bytes else as_bytes(body)
+        before, flags = as_bytes(ext), 0
+        if carried:
+            before, flags = model.carried_bytes(before, carried), ATTRIBUTED
+        if delay is not None or at is not None:
+            more, when = later_of(delay, at)
+            before, flags = when + before, flags | more
+        return self.send_as(body, durability, flags, before)
+
+    def send_as(
+        self, body: bytes, durability: Level, flags: int, before: bytes
+    ) -> asyncio.Future[Receipt]:
+        """As send_nowait, flags and what stands before the body as on the wire."""
         future = self._future()
         level = 1 if durability == "disk" else model.level_of(durability)
-        if carried:
-            ext = model.carried_bytes(as_bytes(ext), carried)
-            self._session.send(future, self.handle, level, ext, body, ATTRIBUTED)
-        else:
-            self._session.send(future, self.handle, level, as_bytes(ext), body)
+        self._session.send(future, self.handle, level, before, body, flags)
         if not self.client.flushing:
             self.client.flush_soon()
         return future
@@ -88,27 +101,50 @@ class AsyncQueue:
         body: Bytes,
         durability: Level = "disk",
         ext: Bytes = b"",
+        *,
+        delay: float | None = None,
+        at: Moment | None = None,
         **carried: Unpack[Carried],
     ) -> Receipt:
         """The receipt of one message, stored at the level it states.
 
-        Beside its body it carries a tag, a key, properties, …: see Carried.
+        Beside its body it carries a tag, a key, properties, …: see Carried. It gets into the queue
+        after delay seconds, or at a time (seconds since 1970, or a datetime); until then the
+        receipt's pending is its id, for client.cancel and client.move.
         """
         client = self.client
         if len(self._session.pending) >= client.in_flight:
             await client.room()
-        return await self.send_nowait(body, durability, ext, **carried)
+        return await self.send_nowait(body, durability, ext, delay=delay, at=at, **carried)
+
+    def transaction(
+        self, body: Bytes, durability: Level = "disk", *, producer_group: str = "",
+        first_check: float = 6.0, check_every: float = 30.0, checks: int = 15,
+        delay: float | None = None, at: Moment | None = None, **carried: Unpack[Carried],
+    ) -> AsyncHalf:
+        """A message that nobody sees unless the block succeeds, an async with block.
+
+        See Queue.transaction of the blocking client.
+        """
+        prepared = Prepared.of(
+            body, durability, producer_group, first_check, check_every, checks, delay, at, carried)
+        return AsyncHalf(self, prepared)
 
     async def send_many(
         self,
         bodies: Iterable[Bytes],
         durability: Level = "disk",
         attributes: Iterable[Carried | None] | None = None,
+        *,
+        delay: float | None = None,
+        at: Moment | None = None,
     ) -> Receipt:
         """The receipt of a batch, stored as one: all of it or nothing.
 
-        attributes: what each message carries, as {"tag": "a"}, or None for nothing.
+        attributes: what each message carries, as {"tag": "a"}, or None for nothing. delay, at: as
+        send; the receipt's pending is the id of the first.
         """
+        when = later_of(delay, at)
         client, session = self.client, self._session
         if len(session.pending) >= client.in_flight:
             await client.room()
@@ -122,6 +158,7 @@ class AsyncQueue:
             parts,
             session.frame_bytes,
             model.packed_each(attributes),
+            when,
         )
         receipt: Receipt = await client.ask(call, client.timeout)
         return receipt

@@ -54,11 +54,11 @@ def pack(carried: Carried) -> bytes:
     for name, value in carried.items():
         if name == "properties":
             assert isinstance(value, Mapping)
-            parts += [_one(PROPERTY, _named(key), text) for key, text in value.items()]
+            parts += [attribute(PROPERTY, _named(key), text) for key, text in value.items()]
         elif name not in KINDS:
             raise InvalidError(f"a message carries no {name!r}")
         elif value:
-            parts.append(_one(KINDS[name], b"", value))
+            parts.append(attribute(KINDS[name], b"", value))
     packed = b"".join(parts)
     if len(packed) > ATTRIBUTES_BYTES:
         raise TooLargeError(f"attributes of {len(packed)} bytes, at most {ATTRIBUTES_BYTES}")
@@ -72,7 +72,8 @@ def _named(name: str) -> bytes:
     return raw
 
 
-def _one(kind: int, name: bytes, value: Any) -> bytes:
+def attribute(kind: int, name: bytes, value: Any) -> bytes:
+    """One attribute as stored."""
     if not isinstance(value, str):
         raise TypeError(f"what a message carries is text, not {type(value).__name__}")
     raw = value.encode()

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
-from penstock import wire
+from penstock import later, wire
 from penstock.attributes import NOTHING, Attributes, Carried, pack, unpack
 from penstock.errors import ForgedError, InvalidError, StaleError, TooLargeError
 from penstock.parse import fixed_fields, parse_messages, parse_verdicts
@@ -21,7 +21,6 @@ Value = TypeVar("Value")
 Place: TypeAlias = Literal["earliest", "latest"]
 
 DURABILITY: dict[str, int] = {"kernel": 0, "disk": 1}
-LEVELS = ("kernel", "disk")
 DEFAULT_ADDRESS = "tcp://127.0.0.1:7711"
 WAIT_MS_LIMIT = 0xFFFFFFFF
 RECEIVE_BYTES = 4 << 20
@@ -108,7 +107,7 @@ def now_us() -> int:
 
 def batch_call(
     waiter: Waiter, handle: Handle, durability: str, sequence: int, bodies: Sequence[bytes],
-    frame_bytes: int, attributes: Sequence[bytes] | None = None,
+    frame_bytes: int, attributes: Sequence[bytes] | None = None, when: tuple[int, bytes] = (0, b""),
 ) -> Call:
     """A SEND_BATCH; refused when it does not fit one frame, for a batch is stored as one."""
     level = level_of(durability)
@@ -123,11 +122,11 @@ def batch_call(
         raise InvalidError("a batch has at least one message")
 
     def encode(tag: int) -> bytes:
-        return wire.send_batch(tag, handle.queue, level, sequence, bodies, attributes)
+        return wire.send_batch(tag, handle.queue, level, sequence, bodies, attributes, *when)
 
     def decode(payload: memoryview) -> Receipt:
-        offset, reached, twice, _, count = fixed_fields(wire.BATCH_REPLY, payload)
-        return Receipt(offset, LEVELS[reached & 1], twice == 1, count, handle.name)
+        offset, reached, twice, waits, count = fixed_fields(wire.BATCH_REPLY, payload)
+        return later.receipt(offset, reached, twice, waits, count, handle.name)
 
     return Call(waiter, Verb.SEND_BATCH, encode, decode, handle)
 
@@ -199,6 +198,7 @@ def admin_call(waiter: Waiter, do: str, fields: dict[str, Any]) -> Call:
     # After a broken connection nobody knows whether a purge was done, and doing it again
     # would purge what was sent since.
     retry = do in (
+        "pending.list", "pending.get",
         "queue.list", "queue.show", "group.show", "explain", "find", "trace", "lag", "topic.list",
         "topic.show",
     )  # fmt: skip

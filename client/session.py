@@ -6,6 +6,7 @@ The owner of a connection calls connected, feed and lost, and writes what outgoi
 from __future__ import annotations
 
 import secrets
+from collections import deque
 from enum import Enum, auto
 from typing import Any
 
@@ -21,12 +22,12 @@ from penstock.errors import (
     TooLargeError,
     error_for,
 )
+from penstock.later import LEVELS, Check, parse_check, producer
 from penstock.parse import fixed_fields, parse_error, parse_messages
 from penstock.request import Call, Handle, Nobody, Send, Waiter
 from penstock.wire import Receipt, Status, Verb, WireError
 
 IN_FLIGHT_LIMIT = 1 << 16
-LEVELS = ("kernel", "disk")
 
 
 class State(Enum):
@@ -85,6 +86,8 @@ class Session:
         self.outgoing: list[bytes] = []
         self.pending: dict[int, Send | Call] = {}
         self.sequence = 0
+        self.groups: set[str] = set()
+        self.checks: deque[Check] = deque()
         self._tag = 0
         self._handles: dict[tuple[str, str], Handle] = {}
         self._resolving: dict[int, Handle] = {}
@@ -160,14 +163,16 @@ class Session:
         while True:
             # A reply to SEND, the hot one, is recognised and taken in one call.
             if end - position >= 28:
-                size, verb, _, status, tag, _, offset, level, twice, _ = unpack(data, position)
+                size, verb, _, status, tag, _, offset, level, twice, waits = unpack(data, position)
                 if verb == 0x83 and status == 0 and size == 24:
                     position += 28
                     request = pop(tag, None)
                     if request is not None and not request[0].done():
                         # Receipt(...) takes twice as long; a wrong field count would be a bug here.
                         name = request[1].name
-                        fields = (offset, LEVELS[level & 1], twice == 1, 1, name)
+                        fields = (offset, LEVELS[level & 1], twice == 1, 1, name, None)
+                        if waits:
+                            fields = wire.UNKNOWN_OFFSET, *fields[1:5], offset
                         request[0].set_result(new(Receipt, fields))
                     continue
             taken = self._step(data, position, end)
@@ -186,6 +191,9 @@ class Session:
             return 0
         _, verb, _, status, tag, _ = wire.HEAD.unpack_from(data, position)
         payload = memoryview(data)[position + wire.HEAD_SIZE : position + 4 + size]
+        if verb == Verb.CHECK:
+            self.checks.append(parse_check(payload))
+            return 4 + size
         self._reply(verb & 0x7F, status, tag, payload)
         return 4 + size
 
@@ -262,6 +270,7 @@ class Session:
     def _settle(self) -> None:
         if self.state is State.RESOLVING and not self._resolving:
             self._move(Event.RESOLVED)
+            self.outgoing += [producer(self._next_tag(), group) for group in self.groups]
             for tag, request in self.pending.items():
                 self._write(tag, request)
 

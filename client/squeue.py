@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from penstock import model
 from penstock.attributes import Carried
+from penstock.halves import Half, Prepared
+from penstock.later import Moment, later_of
 from penstock.model import Bytes, Level, Sought, as_bytes
 from penstock.request import Handle
 from penstock.session import Session
@@ -85,20 +87,46 @@ class Queue:
         body: Bytes,
         durability: Level = "disk",
         ext: Bytes = b"",
+        *,
+        delay: float | None = None,
+        at: Moment | None = None,
         **carried: Unpack[Carried],
     ) -> Receipt:
         """The receipt of one message, stored at the level it states.
 
-        Beside its body it carries a tag, a key, properties, …: see Carried.
+        Beside its body it carries a tag, a key, properties, …: see Carried. It gets into the queue
+        after delay seconds, or at a time (seconds since 1970, or a datetime); until then the
+        receipt's pending is its id, for client.cancel and client.move.
         """
-        reply, level, handle = Reply(), model.level_of(durability), self.handle
-        body, before, flags = as_bytes(body), as_bytes(ext), 0
+        before, flags = as_bytes(ext), 0
         if carried:
             before, flags = model.carried_bytes(before, carried), ATTRIBUTED
-        client = self.client
+        if delay is not None or at is not None:
+            more, when = later_of(delay, at)
+            before, flags = when + before, flags | more
+        return self.send_as(as_bytes(body), durability, flags, before)
+
+    def send_as(self, body: bytes, durability: Level, flags: int, before: bytes) -> Receipt:
+        """The receipt of one message, its flags and what stands before its body as on the wire."""
+        reply, level = Reply(), model.level_of(durability)
+        handle, client = self.handle, self.client
         client.issue(lambda session: session.send(reply, handle, level, before, body, flags))
         receipt: Receipt = client.wait(reply, client.timeout, "SEND")
         return receipt
+
+    def transaction(
+        self, body: Bytes, durability: Level = "disk", *, producer_group: str = "",
+        first_check: float = 6.0, check_every: float = 30.0, checks: int = 15,
+        delay: float | None = None, at: Moment | None = None, **carried: Unpack[Carried],
+    ) -> Half:
+        """A message that nobody sees unless the block succeeds: with queue.transaction(b"x"): …
+
+        A producer that dies in the block is asked for, or any other of producer_group is: see
+        Client.on_check. Nobody answers checks times: it is rolled back.
+        """
+        prepared = Prepared.of(
+            body, durability, producer_group, first_check, check_every, checks, delay, at, carried)
+        return Half(self, prepared)
 
     def send_each(
         self, bodies: Iterable[Bytes], durability: Level = "disk", window: int = EACH_WINDOW
@@ -125,11 +153,16 @@ class Queue:
         bodies: Iterable[Bytes],
         durability: Level = "disk",
         attributes: Iterable[Carried | None] | None = None,
+        *,
+        delay: float | None = None,
+        at: Moment | None = None,
     ) -> Receipt:
         """The receipt of a batch, stored as one: all of it or nothing.
 
-        attributes: what each message carries, as {"tag": "a"}, or None for nothing.
+        attributes: what each message carries, as {"tag": "a"}, or None for nothing. delay, at: as
+        send; the receipt's pending is the id of the first.
         """
+        when = later_of(delay, at)
         parts = list(map(as_bytes, bodies))
         packed = model.packed_each(attributes)
         receipt: Receipt = self.client.ask(
@@ -141,6 +174,7 @@ class Queue:
                 parts,
                 session.frame_bytes,
                 packed,
+                when,
             )
         )
         return receipt

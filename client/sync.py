@@ -7,25 +7,31 @@ import threading
 import time as clock
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from penstock import model
 from penstock.attributes import Carried
-from penstock.errors import ConnectionLostError, PenstockError, TimeoutError
+from penstock.errors import ClosedError, ConnectionLostError, PenstockError, TimeoutError
+from penstock.halves import Atomic
 from penstock.link import Link
 from penstock.model import Bytes, Level
 from penstock.redriving import Redriving, ignored
 from penstock.replies import Replies
 from penstock.request import Call
+from penstock.later import Check
 from penstock.seeing import Seeing
 from penstock.session import Session, State
 from penstock.squeue import Message, Queue, Reply
+from penstock.waiting import Waiting
 from penstock.wire import Verdict
+
+if TYPE_CHECKING:
+    from penstock.checks import Checks, Handler
 
 __all__ = ["Client", "Message", "Queue", "connect"]
 
 
-class Client(Seeing):
+class Client(Seeing, Waiting):
     """A connection to a server that is made again when it breaks.
 
     Invariants:
@@ -52,6 +58,7 @@ class Client(Seeing):
         self._reading = False
         self._closed = False
         self.replies = Replies(self)
+        self.checks: Checks | None = None
         self._link = Link(*model.parse_address(address), timeout)
         try:
             self._connect(connect_for)
@@ -108,6 +115,25 @@ class Client(Seeing):
         """
         target = self.queue(queue) if isinstance(queue, str) else queue
         return self.replies.request(target, body, timeout, durability, carried)
+
+    def atomic(self, durability: Level = "disk") -> Atomic:
+        """Messages to any queues, stored all or none: with client.atomic() as all: all.send(…)
+
+        After a broken connection it is not known whether they were, and they are not sent again.
+        """
+        return Atomic(self, durability)
+
+    def on_check(self, producer_group: str, handler: Handler) -> None:
+        """Have halves that a producer of the group left undecided answered by a handler.
+
+        It is called with a Check on a thread of its own and says True to commit, False to roll
+        back, None (or raises) if it cannot tell: then it is asked again.
+        """
+        if self.checks is None:
+            from penstock.checks import Checks
+
+            self.checks = Checks(self)
+        self.checks.join(producer_group, handler)
 
     def confirm(self, messages: Sequence[model.MessageFields]) -> list[Verdict]:
         """One verdict per message; what is done will not come again."""
@@ -233,6 +259,27 @@ class Client(Seeing):
                 with self._lock:
                     self._reading = False
                     self._lock.notify_all()
+
+    def next_check(self, seconds: float) -> Check | None:
+        """What this client is asked as a producer, None if nothing within that time."""
+        deadline = clock.monotonic() + seconds
+        with self._lock:
+            if self._closed:
+                raise ClosedError("the client was closed")
+            if not self._session.checks and self._reading:
+                self._lock.wait(seconds)
+            if self._session.checks:
+                return self._session.checks.popleft()
+            if self._reading:
+                return None
+            self._reading = True
+        try:
+            self._read(deadline)
+        finally:
+            with self._lock:
+                self._reading = False
+                self._lock.notify_all()
+        return None
 
     def _read(self, deadline: float) -> None:
         data = self._link.read(deadline - clock.monotonic())

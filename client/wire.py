@@ -17,6 +17,7 @@ REPLY = 0x80
 RECEIPT_SIZE = 24
 MESSAGE_SIZE = 48
 EXT_BYTES = 0xFFFF
+LATER_SIZE = 16
 ATTRIBUTED = 1      # a flag of SEND, SEND_BATCH and of a message: ext is a list of attributes
 MOVED = 2           # a flag of a message: behind its body stands where it came from
 BY_POLICY = 0xFFFFFFFF
@@ -39,6 +40,11 @@ class Verb(IntEnum):
     GROUP = 11
     ADMIN = 12
     PING = 13
+    COMMIT = 14
+    ROLLBACK = 15
+    CHECK = 16
+    PRODUCER = 17
+    SEND_ALL = 18
 
 
 class Status(IntEnum):
@@ -130,6 +136,8 @@ class Receipt(NamedTuple):
     duplicate: bool
     messages: int = 1
     queue: str = ""
+    # The id of a message that waits, of a batch the first one's; its offset is known when it came.
+    pending: int | None = None
 
     @property
     def id(self) -> str:
@@ -258,7 +266,9 @@ def group(tag: int, queue: int, name: str) -> bytes:
 def send_head(
     tag: int, queue: int, durability: int, sequence: int, ext_size: int, size: int, flags: int = 0
 ) -> bytes:
-    """What precedes ext and body; size counts both."""
+    """What precedes ext and body; size counts both. Of a send that waits, ext begins with when."""
+    if flags > ATTRIBUTED:
+        ext_size -= LATER_SIZE
     return FRAMED_SEND.pack(
         SEND_SIZE + size, 3, 0, 0, tag, 0, queue, durability, flags, ext_size, sequence
     )
@@ -274,9 +284,9 @@ def send(
 
 def send_batch(
     tag: int, queue: int, durability: int, sequence: int, bodies: Sequence[bytes],
-    attributes: Sequence[bytes] | None = None,
+    attributes: Sequence[bytes] | None = None, flags: int = 0, later: bytes = b"",
 ) -> bytes:
-    """attributes: those of each body, packed; perhaps empty."""
+    """attributes: those of each body, packed; perhaps empty. flags and later: when they come."""
     count = len(bodies)
     parts = list(bodies)
     sizes = list(map(len, bodies))
@@ -284,7 +294,8 @@ def send_batch(
         pairs = list(zip(attributes, bodies, strict=True))
         parts = [part for pair in pairs for part in pair]
         sizes = [size for ext, body in pairs for size in (len(body), len(ext))]
-    fixed = BATCH.pack(queue, durability, attributes is not None, 0, sequence, count, 0)
+    flags |= attributes is not None
+    fixed = BATCH.pack(queue, durability, flags, 0, sequence, count, 0) + later
     start = head(Verb.SEND_BATCH, tag, len(fixed) + 4 * len(sizes) + sum(sizes))
     return b"".join((start, fixed, struct.pack(f"<{len(sizes)}I", *sizes), *parts))
 
