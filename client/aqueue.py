@@ -11,6 +11,7 @@ from penstock.attributes import Carried
 from penstock.consume import Consumption
 from penstock.halves import AsyncHalf, Prepared
 from penstock.later import Moment, later_of
+from penstock.membership import Membership
 from penstock.model import Bytes, Level, Sought, as_bytes
 from penstock.request import Handle
 from penstock.wire import ATTRIBUTED, Delivered, Receipt
@@ -61,6 +62,7 @@ class AsyncQueue:
         # Bound once: a send passes here at a rate at which attribute look-ups count.
         self._future = client.loop.create_future
         self._session = client.session
+        self.membership: Membership | None = None
 
     def send_nowait(
         self,
@@ -171,6 +173,25 @@ class AsyncQueue:
         max_bytes: int = model.RECEIVE_BYTES,
     ) -> list[AsyncMessage]:
         """Up to max_messages under a lease; empty when none came within wait seconds."""
+        end = self.client.loop.time() + wait
+        while True:
+            part = await self._kept(wait)
+            found = await self._receive(max_messages, part, lease, max_bytes)
+            wait = end - self.client.loop.time()
+            if found or part <= 0 or wait <= 0:
+                return found
+
+    async def _kept(self, wait: float) -> float:
+        """How long to wait at once; a member that goes when it is idle says that it is not."""
+        if self.membership is None:
+            return wait
+        if self.membership.due(self.client.loop.time()):
+            await self.client.join_member(*self.membership.names, idle=self.membership.idle)
+        return self.membership.longest(wait)
+
+    async def _receive(
+        self, max_messages: int, wait: float, lease: float, max_bytes: int
+    ) -> list[AsyncMessage]:
         call = model.receive_call(
             self.client.loop.create_future(),
             self.handle,
@@ -223,6 +244,25 @@ class AsyncQueue:
     async def group(self, name: str) -> AsyncQueue:
         """The queue as a group of that name sees it: with a position and leases of its own."""
         return await self.client.queue(self.name, group=name)
+
+    async def member(
+        self,
+        name: str,
+        group: str = "all",
+        *,
+        start: int | model.Place = "latest",
+        idle: float = 0.0,
+    ) -> AsyncQueue:
+        """The queue as one member of a group that broadcasts: each member gets everything.
+
+        A new member begins at start. idle: it is gone when nobody received as it for so long; 0: it
+        lasts, and goes on where it was whenever somebody is it again.
+        """
+        membership = Membership(self.name, group, name, idle)
+        await self.client.join_member(self.name, group, name, start=start, idle=idle)
+        found = await self.client.queue(self.name, group=membership.group, create=False)
+        found.membership = membership
+        return found
 
     def consume(
         self,

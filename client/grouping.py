@@ -78,3 +78,60 @@ class Grouping:
         dry_run moves nothing. redrive_all goes on by itself.
         """
         return self.admin("redrive", queue=queue, to=to, group=group, **given(**wanted))
+
+    def delete_group(self, queue: str, group: str) -> Any:
+        """The group and what it knows is gone; the messages stay."""
+        return self.admin("group.delete", queue=queue, group=group)
+
+    # By offset, without leases.
+
+    def offset(self, queue: str, group: str = "") -> Any:
+        """The stored offset of a group: all before it is done with. Not found if it has none."""
+        return self.admin("offset.show", queue=queue, group=group)
+
+    def commit_offset(
+        self, queue: str, group: str = "", *, offset: int, reset: bool = False
+    ) -> Any:
+        """Say that all before an offset is done with, durably; makes the group if it is absent.
+
+        It never goes back, unless reset says so. Read on with queue.peek(offset=…).
+        """
+        return self.admin("offset.commit", queue=queue, group=group, offset=offset, reset=reset)
+
+    # Broadcasting: each member gets everything.
+
+    def join_member(
+        self,
+        queue: str,
+        group: str,
+        member: str,
+        *,
+        start: int | Literal["latest", "earliest"] = "latest",
+        idle: float = 0.0,
+    ) -> Any:
+        """Be a member of a group that broadcasts; its messages come to the group "GROUP@MEMBER".
+
+        A new one begins at start: latest, earliest, or a time in µs. idle: it goes when nobody
+        joined as it for so many seconds; without, it lasts. queue.member does this and goes on.
+        """
+        idle_ms = round(idle * 1000)
+        return self.admin(
+            "member.join", queue=queue, group=group, member=member, start=start, idle_ms=idle_ms)
+
+    def leave_member(self, queue: str, group: str, member: str) -> Any:
+        """Be a member no more."""
+        return self.admin("member.leave", queue=queue, group=group, member=member)
+
+    def members(self, queue: str, group: str) -> Any:
+        """The members of a group that broadcasts, and how far they are."""
+        return self.admin("member.list", queue=queue, group=group)
+
+    # Of a queue.
+
+    def configure(self, queue: str, **settings: Any) -> Any:
+        """Set what a queue keeps and stores once; what is set then. Without settings, only that.
+
+        retain_ms, retain_bytes, keep ("all", "unconfirmed", "subscribed"), rewind_ms; dedup_ms,
+        dedup_count: a message whose message_id was stored so lately is not stored again.
+        """
+        return self.admin("queue.set", queue=queue, **settings)

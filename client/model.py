@@ -154,7 +154,15 @@ def read_call(
 
 
 def confirm_call(waiter: Waiter, receipts: Sequence[bytes]) -> Call:
-    return Call(waiter, Verb.CONFIRM, lambda tag: wire.confirm(tag, receipts), parse_verdicts)
+    asked = False
+
+    def encode(tag: int) -> bytes:
+        # The first time may have been carried out though its answer was lost.
+        nonlocal asked
+        again, asked = asked, True
+        return wire.confirm(tag, receipts, again)
+
+    return Call(waiter, Verb.CONFIRM, encode, parse_verdicts)
 
 
 def release_call(
@@ -200,7 +208,7 @@ def admin_call(waiter: Waiter, do: str, fields: dict[str, Any]) -> Call:
     retry = do in (
         "pending.list", "pending.get",
         "queue.list", "queue.show", "group.show", "explain", "find", "trace", "lag", "topic.list",
-        "topic.show",
+        "topic.show", "offset.show", "offset.commit", "member.join", "member.list",
     )  # fmt: skip
     return Call(waiter, Verb.ADMIN, lambda tag: wire.admin(tag, document), decode, retry=retry)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time as clock
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -9,6 +10,7 @@ from penstock import model
 from penstock.attributes import Carried
 from penstock.halves import Half, Prepared
 from penstock.later import Moment, later_of
+from penstock.membership import Membership
 from penstock.model import Bytes, Level, Sought, as_bytes
 from penstock.request import Handle
 from penstock.session import Session
@@ -81,6 +83,7 @@ class Queue:
         self.name = handle.name
         self.group_name = handle.group_name
         self.handle = handle
+        self.membership: Membership | None = None
 
     def send(
         self,
@@ -187,6 +190,25 @@ class Queue:
         max_bytes: int = model.RECEIVE_BYTES,
     ) -> list[Message]:
         """Up to max_messages under a lease; empty when none came within wait seconds."""
+        end = clock.monotonic() + wait
+        while True:
+            part = self._kept(wait)
+            found = self._receive(max_messages, part, lease, max_bytes)
+            wait = end - clock.monotonic()
+            if found or part <= 0 or wait <= 0:
+                return found
+
+    def _kept(self, wait: float) -> float:
+        """How long to wait at once; a member that goes when it is idle says that it is not."""
+        if self.membership is None:
+            return wait
+        if self.membership.due(clock.monotonic()):
+            self.client.join_member(*self.membership.names, idle=self.membership.idle)
+        return self.membership.longest(wait)
+
+    def _receive(
+        self, max_messages: int, wait: float, lease: float, max_bytes: int
+    ) -> list[Message]:
         lease_ms, wait_ms = model.milliseconds(lease), model.milliseconds(wait)
         client = self.client
         found = client.ask(
@@ -236,3 +258,22 @@ class Queue:
     def group(self, name: str) -> Queue:
         """The queue as a group of that name sees it: with a position and leases of its own."""
         return self.client.queue(self.name, group=name)
+
+    def member(
+        self,
+        name: str,
+        group: str = "all",
+        *,
+        start: int | model.Place = "latest",
+        idle: float = 0.0,
+    ) -> Queue:
+        """The queue as one member of a group that broadcasts: each member gets everything.
+
+        A new member begins at start. idle: it is gone when nobody received as it for so long; 0: it
+        lasts, and goes on where it was whenever somebody is it again.
+        """
+        membership = Membership(self.name, group, name, idle)
+        self.client.join_member(self.name, group, name, start=start, idle=idle)
+        found = self.client.queue(self.name, group=membership.group, create=False)
+        found.membership = membership
+        return found

@@ -229,7 +229,7 @@ class Decoder:
             if size > end - position - 4:
                 break
             _, verb, flags, status, tag, zero = HEAD.unpack_from(data, position)
-            if flags or zero:
+            if flags > (verb == Verb.CONFIRM) or zero:
                 self.failed = WireError(Status.MALFORMED, "a reserved field is not zero")
                 return frames
             frames.append(Frame(verb, status, tag, view[position + 16 : position + 4 + size]))
@@ -313,8 +313,10 @@ def receive(
     return frame(Verb.RECEIVE, tag, fixed)
 
 
-def confirm(tag: int, receipts: Sequence[bytes]) -> bytes:
-    return frame(Verb.CONFIRM, tag, COUNT.pack(len(receipts)) + b"".join(receipts))
+def confirm(tag: int, receipts: Sequence[bytes], again: bool = False) -> bytes:
+    """again: it was asked before, and the answer was lost."""
+    payload = COUNT.pack(len(receipts)) + b"".join(receipts)
+    return HEAD.pack(12 + len(payload), Verb.CONFIRM, again, 0, tag, 0) + payload
 
 
 def release(tag: int, delay_ms: int, receipts: Sequence[bytes], reason: bytes = b"") -> bytes:

@@ -77,6 +77,13 @@ cdef void operation_prepare(core_t* core, operation_t* operation, record_t* reco
         operation.offset = found
     elif operation.kind == KIND_GROUP_SETTINGS:
         settings_prepare(core, operation, record)
+    elif operation.kind == KIND_ADVANCE:
+        advance_prepare(core, operation, record)
+    elif operation.kind == KIND_GROUP_DELETE:
+        group = find_group(core, <uint32_t>operation.offset)
+        if group == NULL or group.queue != operation.queue or group.name_size == 0:
+            operation.verdict = NOT_FOUND
+            record.type = RECORD_SKIP
     elif operation.kind == KIND_SEEK:
         seek_prepare(core, operation, record)
     elif operation.kind == KIND_QUEUE_DELETE or operation.kind == KIND_TRIM or operation.kind == KIND_QUEUE_SETTINGS:

@@ -213,6 +213,12 @@ cdef void apply_control(core_t* core, const record_t* record) noexcept nogil:
         settings_apply(core, record)
     elif record.type == RECORD_CANCEL:
         pending_settled(core, (<const uint64_t*>body)[0], record.position, DROPPED)
+    elif record.type == RECORD_ADVANCE:
+        advance_apply(core, record)
+    elif record.type == RECORD_GROUP_DELETE:
+        group = find_group(core, <uint32_t>record.offset)
+        if group != NULL:
+            group_forget(core, group)
 
 
 cdef void apply_replay(core_t* core, const record_t* record) noexcept nogil:
@@ -226,7 +232,7 @@ cdef void apply_replay(core_t* core, const record_t* record) noexcept nogil:
     if record.type == RECORD_MESSAGE or record.type == RECORD_PLACE:
         queue = find_queue(core, record.queue)
         if queue != NULL and place_free(core, queue, record.offset):
-            live_add(core, record.position, message_append(core, queue, record))
+            live_add(core, record.position, dedup_append(core, queue, record))
         if record.type == RECORD_PLACE:
             pending_settled(core, (<const uint64_t*>record_body(record))[0], record.position, QUEUED)
             transfer_apply(core, record)
@@ -323,6 +329,7 @@ cdef void state_undo(core_t* core) noexcept nogil:
                 break
             queue.bytes -= min(queue.bytes, <uint64_t>leaf[(queue.next - 1) % LEAF].size)
             store64(&queue.next, queue.next - 1)
+        dedup_undo(core, queue)
     pending_settle(core, written)
     for slot in range(PRODUCERS if control.state.producer_slots else 0):
         producer_undo(core, producer_slot(core, slot), written)

@@ -21,6 +21,8 @@ cdef enum:
     KIND_GROUP_SETTINGS = 35    # operation.offset: the group
     KIND_QUEUE_SETTINGS = 36
     KIND_RELEASE = 37
+    KIND_GROUP_DELETE = 41      # operation.offset: the group
+    KIND_ADVANCE = 42           # the same
     KIND_FIRE = 50              # a PLACE of what was pending
     KIND_TRANSFER = 30          # a PLACE that also confirms the message where it was
 
@@ -237,7 +239,7 @@ cdef void confirms_undo(core_t* core, round_t* round) noexcept nogil:
     cdef const range_t* ranges
     cdef group_t* group
     for index in range(round.count):
-        if round.operations[index].kind != KIND_CONFIRM:
+        if round.operations[index].kind != KIND_CONFIRM or round.operations[index].spare:
             continue
         record = <const record_t*>(round.buffer + round.operations[index].position)
         head = <const confirm_t*>record_body(record)
@@ -267,7 +269,7 @@ cdef void round_assign(core_t* core, round_t* round) noexcept nogil:
     cdef uint32_t records = 0
     # Read once: the operations of an atomic batch must all find the same answer.
     cdef bint full = load32(&control.full)
-    cdef bint aside
+    cdef bint aside, fresh
     cdef operation_t* operation
     cdef record_t* record
     cdef queue_t* queue
@@ -284,7 +286,7 @@ cdef void round_assign(core_t* core, round_t* round) noexcept nogil:
         if operation.kind == KIND_APPEND or operation.kind == KIND_PLACE or operation.kind == KIND_TRANSFER:
             if operation.kind != KIND_APPEND:
                 place_admit(core, operation, <record_t*>(round.buffer + at))
-            queue = operation_admit(core, operation, full, 0)
+            queue = dedup_admit(core, operation, <record_t*>(round.buffer + at), full, now)
         elif KIND_PENDING <= operation.kind <= KIND_MOVE or operation.kind == KIND_FIRE:
             # Judged by the clock as it is: when it steps back, what is delayed waits for it.
             queue = pending_admit(core, operation, <record_t*>(round.buffer + at), start + at, clock, full, &aside)
@@ -295,7 +297,8 @@ cdef void round_assign(core_t* core, round_t* round) noexcept nogil:
             record = <record_t*>(round.buffer + at)
             record.position = start + at
             record.stored_us = now
-            if queue != NULL:
+            fresh = queue != NULL and not dedup_drops(core, operation, queue, record, now, within == 0)
+            if fresh:
                 record.queue = operation.queue
                 record.offset = queue.next
             elif aside:
@@ -303,8 +306,8 @@ cdef void round_assign(core_t* core, round_t* round) noexcept nogil:
             elif operation.count:
                 record.type = RECORD_SKIP
             record_seal(record, record.check, control.salt)
-            if queue != NULL:
-                live += message_append(core, queue, record)
+            if fresh:
+                live += dedup_append(core, queue, record)
             elif aside:
                 live += pending_append(core, record)
             chain = xxh3(&record.check, 8, chain)

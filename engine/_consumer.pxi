@@ -40,16 +40,17 @@ cdef class Consumer:
             raise_verdict(-found, f"queue {self.queue.name!r}")
         return batch_new(store, out, found, pin)
 
-    def confirm(self, receipts):
+    def confirm(self, receipts, *, bint again=False):
         """Confirm what the receipts (24 bytes each) name; durable on return.
 
-        Returns a byte for each: 0 done, 1 stale, 2 forged.
+        Returns a byte for each: 0 done, 1 stale, 2 forged. again: it may have been done before, and the answer was
+        lost; what is confirmed already is done then.
         """
         raw = _receipts(receipts)
         size = CONFIRMED_AT_ONCE * sizeof(receipt_t)
-        return b"".join([self._confirm(raw[at : at + size]) for at in range(0, len(raw), size)])
+        return b"".join([self._confirm(raw[at : at + size], again) for at in range(0, len(raw), size)])
 
-    def _confirm(self, receipts):
+    def _confirm(self, receipts, bint again):
         cdef Store store = self.queue.store
         cdef bytes raw = _receipts(receipts)
         cdef core_t* core = enter(store)
@@ -64,7 +65,7 @@ cdef class Consumer:
         cdef uint8_t verdict = DONE
         with nogil:
             while True:
-                staged = confirm_stage(core, lane, 1, given, count, out, True, &round, &place)
+                staged = confirm_stage(core, lane, 1, given, count, out, True, again, &round, &place)
                 if staged != BUSY:
                     break
                 lane_turn(lane)
@@ -124,6 +125,13 @@ cdef class Consumer:
         target = min(max(target, stat["first"]), stat["next"])
         self.queue.store._seek(self.queue.id, self.id, target)
         return target, stat["next"] - target
+
+    def advance(self, uint64_t before):
+        """Confirm all that lies before an offset, durably, whatever became of it: consuming by offset, without leases.
+
+        Never goes back (seek does). Returns where the floor is then: the offset that is stored for the group.
+        """
+        return advance(self, before)
 
     def rewind(self, *, uint64_t time_us):
         """Let what was stored at or after a time (µs since 1970) come again, durably; what stands before it stays as

@@ -121,6 +121,9 @@ cdef class Lane:
     # verdicts are known at once; the operation is drained when the confirmation is durable. If no receipt was DONE
     # nothing is staged and -1 is returned.
     cdef int stage_confirm(self, uint64_t cookie, const receipt_t* receipts, uint32_t count, uint8_t* verdicts) noexcept nogil
+    # The same for one that may have been done before: what is confirmed already is DONE, not STALE.
+    cdef int stage_confirm_again(self, uint64_t cookie, const receipt_t* receipts, uint32_t count,
+                                 uint8_t* verdicts) noexcept nogil
     # Lease up to count messages of the group into out, under the contract of Store.scan; that some came again is
     # recorded through the lane.
     cdef int take(self, uint32_t queue, uint32_t group, uint32_t count, uint32_t max_bytes, uint32_t lease_ms,

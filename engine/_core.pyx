@@ -56,6 +56,7 @@ include "_retry.pxi"        # back-off, dead letters
 include "_take.pxi"       # receive, confirm, release, extend
 include "_recover.pxi"      # checkpoint and replay
 include "_retention.pxi"    # how long messages are kept
+include "_dedup.pxi"        # ids that are stored once
 include "_reclaim.pxi"      # what nobody needs any more comes back
 include "_batch.pxi"        # what a reader gets
 include "_use.pxi"         # verdicts as exceptions, who is inside
@@ -67,6 +68,7 @@ include "_schedule.pxi"     # what is pending, for Python
 include "_queue.pxi"        # Queue
 include "_consumer.pxi"     # Consumer
 include "_group.pxi"        # settings of a group, from Python
+include "_advance.pxi"      # all before an offset is confirmed
 include "_short.pxi"        # receipts as one number
 include "_placing.pxi"      # many stored messages into a queue
 include "_fanout.pxi"       # one body in many queues

@@ -10,6 +10,18 @@ cdef int settings_set(Consumer consumer, bytes fields) except -1:
     raise_verdict(verdict, f"settings of group {consumer.name!r} of queue {consumer.queue.name!r}")
 
 
+cdef int group_delete(Queue queue, str name) except -1:
+    """Commit a GROUP_DELETE record durably. Raises QueueNotFoundError, InvalidError for the queue's own group."""
+    cdef uint32_t id = queue.groups().get(name, 0)
+    if not name:
+        raise InvalidError("a queue's own group goes with the queue")
+    if id == 0:
+        raise QueueNotFoundError(f"queue {queue.name!r} has no group {name!r}")
+    verdict, _, _ = queue.store._operate(KIND_GROUP_DELETE, queue.id, id, RECORD_GROUP_DELETE, b"")
+    raise_verdict(verdict, f"group {name!r} of queue {queue.name!r}")
+    return 0
+
+
 cdef tuple setting_get(Consumer consumer, int field):
     """(the generation of a field, its bytes); (0, b"") if it is not set."""
     cdef core_t* core = live(consumer.queue.store)

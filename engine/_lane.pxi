@@ -98,7 +98,14 @@ cdef class Lane:
         cdef lane_t* lane = <lane_t*>self.lane
         cdef round_t* round
         cdef uint32_t place
-        return confirm_stage(lane.core, lane, cookie, receipts, count, verdicts, False, &round, &place)
+        return confirm_stage(lane.core, lane, cookie, receipts, count, verdicts, False, False, &round, &place)
+
+    cdef int stage_confirm_again(self, uint64_t cookie, const receipt_t* receipts, uint32_t count,
+                                 uint8_t* verdicts) noexcept nogil:
+        cdef lane_t* lane = <lane_t*>self.lane
+        cdef round_t* round
+        cdef uint32_t place
+        return confirm_stage(lane.core, lane, cookie, receipts, count, verdicts, False, True, &round, &place)
 
     cdef int take(self, uint32_t queue, uint32_t group, uint32_t count, uint32_t max_bytes, uint32_t lease_ms,
                   taken_t* out, uint64_t* pin) noexcept nogil:

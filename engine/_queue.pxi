@@ -301,6 +301,10 @@ cdef class Queue:
         consumer.name = name
         return consumer
 
+    def delete_group(self, str name):
+        """Delete a named group with its state, durably; what it has under a lease is nobody's any more."""
+        group_delete(self, name)
+
     def groups(self):
         """The ids of this queue's groups by name; "" is its own."""
         cdef core_t* core = live(self.store)
@@ -324,16 +328,23 @@ cdef class Queue:
                 "bytes": queue.bytes, "created_us": queue.created_us, "last_us": queue.last_us,
                 **self.group().stat()}
 
-    def configure(self, *, retain_ms=None, retain_bytes=None, keep=None, rewind_ms=None):
-        """Change how long messages are kept, durably; what is not named stays as it is.
+    def configure(self, *, retain_ms=None, retain_bytes=None, keep=None, rewind_ms=None, dedup_ms=None,
+                  dedup_count=None):
+        """Change how long messages are kept and which are stored once, durably; what is not named stays as it is.
 
         retain_ms, retain_bytes: what is older, or more, is purged, confirmed or not; 0 never. keep: "all";
         "unconfirmed" purges what every group has confirmed, "subscribed" the same without the queue's own group.
         rewind_ms: even then a message is kept for so long. Each is looked at about once a second.
+
+        dedup_ms: a message whose id (Attributes.id) was stored so lately is not stored again, its receipt says
+        duplicate; 0 never. dedup_count: so many ids are known at most (65,536); another number begins with none.
         """
+        if dedup_count is not None and not 0 <= dedup_count <= DEDUP_LIMIT:
+            raise InvalidError(f"dedup_count is from 0 to {DEDUP_LIMIT}, not {dedup_count}")
         body = b"".join(
             _setting(field, value) for field, value in (
                 (RETAIN_MS, retain_ms), (RETAIN_BYTES, retain_bytes), (REWIND_MS, rewind_ms),
+                (DEDUP_MS, dedup_ms), (DEDUP_COUNT, dedup_count),
                 (KEEP, None if keep is None else _keep_of(keep))) if value is not None)
         if body:
             verdict, _, _ = self.store._operate(KIND_QUEUE_SETTINGS, self.id, 0, RECORD_QUEUE_SETTINGS, body)
@@ -346,7 +357,8 @@ cdef class Queue:
         if queue == NULL:
             raise QueueNotFoundError(f"queue {self.name!r} was deleted")
         return {"retain_ms": setting_of(core, queue, RETAIN_MS), "retain_bytes": setting_of(core, queue, RETAIN_BYTES),
-                "keep": KEEPS[setting_of(core, queue, KEEP)], "rewind_ms": setting_of(core, queue, REWIND_MS)}
+                "keep": KEEPS[setting_of(core, queue, KEEP)], "rewind_ms": setting_of(core, queue, REWIND_MS),
+                "dedup_ms": setting_of(core, queue, DEDUP_MS), "dedup_count": setting_of(core, queue, DEDUP_COUNT)}
 
     def purge(self):
         """Drop every message stored so far; returns how many. They cannot be read or rewound to any more."""

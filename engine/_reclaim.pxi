@@ -195,6 +195,7 @@ cdef void tree_give(core_t* core, queue_t* queue, uint64_t low) noexcept nogil:
             if not given:
                 index_give(core, pages[level])
     if queue.settings:
+        dedup_free(core, queue)
         arena_give(core, queue.settings)
         queue.settings = 0
     if chain_drop(core, &reclaim_page(core).dying, slot):

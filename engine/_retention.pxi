@@ -1,7 +1,7 @@
 # How long messages are kept: the settings of a queue, and what may be purged by them.
 
 cdef enum:
-    QUEUE_SETTINGS = 32         # fields there may be, numbered from 1, each a u64
+    QUEUE_SETTINGS = 32         # fields there may be, numbered from 1, each a u64; the last is in no record
     RETAIN_MS = 1               # purge what is older; 0 never
     RETAIN_BYTES = 2            # purge the oldest while there is more; 0 never
     KEEP = 3                    # 0 all; 1 what a group has not confirmed; 2 what a named group has not
@@ -21,7 +21,8 @@ cdef bint queue_settings_fit(const uint8_t* body, uint64_t size) noexcept nogil:
     cdef const field_t* head
     while size:
         head = <const field_t*>body
-        if size < sizeof(field_t) + 8 or head.field < 1 or head.field > QUEUE_SETTINGS or head.zero or head.size != 8:
+        if size < sizeof(field_t) + 8 or head.field < 1 or head.field >= QUEUE_SETTINGS or head.zero \
+                or head.size != 8:
             return False
         body += sizeof(field_t) + 8
         size -= sizeof(field_t) + 8
@@ -50,6 +51,8 @@ cdef void queue_settings_apply(core_t* core, const record_t* record) noexcept no
         body += sizeof(field_t) + 8
         left -= sizeof(field_t) + 8
     settings.position = record.position
+    if queue.settings and settings.values[DEDUP_MS - 1] == 0:
+        dedup_free(core, queue)
     if queue.settings == 0:
         reclaim_page(core).configured = 1
         store32(&queue.settings, page)

@@ -134,6 +134,8 @@ cdef bint speaks_of(const record_t* record, const walk_t* walk) noexcept nogil:
                     else walk.offset == ranges[at].start):
                 return True
         return False
+    if kind == RECORD_ADVANCE:
+        return record.body_size == 16 and (<const uint64_t*>record_body(record))[1] > walk.offset
     if kind == RECORD_MESSAGE or kind == RECORD_PLACE:
         return record.offset == walk.offset
     if kind == RECORD_TRIM:

@@ -11,7 +11,7 @@ cdef extern from "format.h" nogil:
     uint8_t RECORD_SEQUENCED, RECORD_ATTRIBUTED
     int RECORD_MESSAGE, RECORD_CONFIRM, RECORD_SEEK, RECORD_QUEUE, RECORD_QUEUE_DELETE
     int RECORD_GROUP, RECORD_TRIM, RECORD_LEASE, RECORD_SKIP, RECORD_PLACE, RECORD_GROUP_SETTINGS, RECORD_QUEUE_SETTINGS
-    int RECORD_NOTE, RECORD_RELEASE
+    int RECORD_NOTE, RECORD_RELEASE, RECORD_GROUP_DELETE, RECORD_ADVANCE
     int RECORD_FANOUT, RECORD_PENDING, RECORD_CANCEL, RECORD_MOVE
     ctypedef struct origin_t:
         uint64_t position
@@ -19,7 +19,7 @@ cdef extern from "format.h" nogil:
         uint32_t queue, group, generation, attempts
         uint16_t reason, text_size
         uint32_t spare
-    int ATTRIBUTE_TAG, ATTRIBUTE_KEY
+    int ATTRIBUTE_TAG, ATTRIBUTE_KEY, ATTRIBUTE_ID
     ctypedef struct attribute_t:
         uint8_t kind
         uint8_t name_size

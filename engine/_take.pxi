@@ -1,5 +1,8 @@
 # Taking messages and settling receipts: delivery state, index and log together.
 
+cdef enum:
+    BEFORE = 100                # while a confirmation is staged: it was confirmed already
+
 
 cdef bint message_find(core_t* core, queue_t* queue, uint64_t offset, taken_t* out, uint64_t before,
                        uint64_t max_bytes, uint64_t* total) noexcept nogil:
@@ -258,9 +261,35 @@ cdef int receipts_settle(core_t* core, const receipt_t* receipts, uint32_t count
     return done
 
 
+cdef bint confirmed_before(core_t* core, const receipt_t* receipt) noexcept nogil:
+    """Whether what a genuine receipt names is confirmed: by itself, or by whom is not known any more."""
+    cdef group_t* group = find_group(core, receipt.group)
+    cdef queue_t* queue
+    cdef path_t path
+    cdef uint32_t level
+    cdef bint found = False
+    if group == NULL:
+        return False
+    stripe_lock(core, group)
+    queue = find_queue(core, group.queue)
+    if group.id == receipt.group and queue != NULL and receipt.offset < group.cursor:
+        if receipt.offset < group.floor:
+            found = True
+        elif tree_find(core, group, receipt.offset, False, &path) == DONE:
+            found = path.slot.state == CONFIRMED and path.slot.nonce == receipt.nonce
+        else:
+            found = full_at(core, group, receipt.offset, &level)
+    stripe_unlock(core, group)
+    return found
+
+
 cdef int confirm_stage(core_t* core, lane_t* lane, uint64_t cookie, const receipt_t* receipts, uint32_t count,
-                       uint8_t* verdicts, bint claim, round_t** into, uint32_t* place) noexcept nogil:
-    """Confirm and stage the record of it. DONE, -1 if there is nothing to record, or BUSY (then nothing changed)."""
+                       uint8_t* verdicts, bint claim, bint again, round_t** into, uint32_t* place) noexcept nogil:
+    """Confirm and stage the record of it. DONE, -1 if there is nothing to record, or BUSY (then nothing changed).
+
+    again: it may have been done before. What is confirmed already is DONE then, and recorded once more, because the
+    record of the first time may not be on disk yet.
+    """
     cdef uint64_t need = count * <uint64_t>(sizeof(record_t) + sizeof(confirm_t) + sizeof(range_t) + 8) + 256
     cdef round_t* round
     cdef uint64_t start
@@ -273,6 +302,11 @@ cdef int confirm_stage(core_t* core, lane_t* lane, uint64_t cookie, const receip
         return TOO_LARGE if need > lane.limit - sizeof(frame_t) else BUSY
     # Settled under the lane's lock: no other commit of this lane can come between the state and its record.
     done = receipts_settle(core, receipts, count, CONFIRMED, 0, verdicts)
+    for at in range(count if again else 0):
+        if verdicts[at] == STALE and confirmed_before(core, receipts + at):
+            verdicts[at] = BEFORE
+            done += 1
+    at = 0
     if done == 0:
         pthread_mutex_unlock(&lane.lock)
         return -1
@@ -282,32 +316,37 @@ cdef int confirm_stage(core_t* core, lane_t* lane, uint64_t cookie, const receip
     if claim:
         round.claims += 1
     while at < count:
-        if verdicts[at] != DONE:
+        if verdicts[at] != DONE and verdicts[at] != BEFORE:
             at += 1
             continue
         if not round_reserve(round, 64 + 24 + 16 * (count - at)):
             break
         start += 1
         at = confirm_record(core, round, cookie, receipts, count, at, verdicts, start == 1)
+    for at in range(count):
+        if verdicts[at] == BEFORE:
+            verdicts[at] = DONE
     pthread_mutex_unlock(&lane.lock)
     return DONE
 
 
 cdef uint32_t confirm_record(core_t* core, round_t* round, uint64_t cookie, const receipt_t* receipts,
                              uint32_t count, uint32_t at, const uint8_t* verdicts, bint first) noexcept nogil:
-    """Stage one record for the run of receipts of one group that begins at at; returns where it ends."""
+    """Stage one record for the run of receipts of one group and verdict that begins at at; returns where it ends."""
     cdef record_t* record = <record_t*>(round.buffer + round.size)
     cdef confirm_t* head = <confirm_t*>(record + 1)
     cdef range_t* ranges = <range_t*>(head + 1)
     cdef group_t* group = find_group(core, receipts[at].group)
     cdef uint32_t id = receipts[at].group
+    cdef uint8_t verdict = verdicts[at]
     cdef uint64_t position = round.size
     cdef operation_t* operation
     memset(record, 0, sizeof(record_t))
     head.generation = group.generation if group != NULL else 0
     head.count = 0
-    while at < count and (receipts[at].group == id or verdicts[at] != DONE):
-        if verdicts[at] == DONE:
+    while at < count and ((receipts[at].group == id and verdicts[at] == verdict)
+                          or (verdicts[at] != DONE and verdicts[at] != BEFORE)):
+        if verdicts[at] == verdict:
             if head.count and ranges[head.count - 1].start + ranges[head.count - 1].count == receipts[at].offset:
                 ranges[head.count - 1].count += 1
             else:
@@ -323,6 +362,8 @@ cdef uint32_t confirm_record(core_t* core, round_t* round, uint64_t cookie, cons
     operation = operation_stage(round, cookie if first else NEVER, KIND_CONFIRM,
                                 group.queue if group != NULL else 0, 0, 1, position)
     operation.offset = id
+    # Where there is no room for it, what was confirmed before stays so.
+    operation.spare = verdict == BEFORE
     return at
 
 

@@ -20,7 +20,7 @@ BYTE = 0xFFFFFFFF
 MESSAGE, CONFIRM, SEEK, QUEUE, QUEUE_DELETE, GROUP, TRIM, LEASE, SKIP, PLACE = range(1, 11)
 GROUP_SETTINGS, QUEUE_SETTINGS = 15, 16
 PENDING_MESSAGE, CANCEL, MOVE = 11, 12, 13
-NOTE = 18
+NOTE, GROUP_DELETE, ADVANCE = 18, 21, 22
 RELEASE = 17
 FANOUT = 14
 SEQUENCED = 1
@@ -199,6 +199,13 @@ class Fold:
             self.deleted.add(queue)
             known = self.following.pop(queue, None) is not None
             return "" if known or self.holed else "no such queue"
+        if kind == GROUP_DELETE:
+            known = offset in self.groups
+            self.groups.discard(offset)
+            return "" if known or self.holed else f"no group {offset}"
+        if kind == ADVANCE:
+            known = size == 16 and offset in self.groups
+            return "" if known or self.holed else f"no group {offset} that could be advanced"
         if kind == TRIM:
             return "" if offset <= self.following.get(queue, offset) else "a purge beyond the end"
         if kind == SEEK:

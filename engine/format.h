@@ -32,7 +32,9 @@ enum record_type {
     RECORD_GROUP_SETTINGS = 15,
     RECORD_QUEUE_SETTINGS = 16,
     RECORD_NOTE = 18,
-    RECORD_RELEASE = 17
+    RECORD_RELEASE = 17,
+    RECORD_GROUP_DELETE = 21,
+    RECORD_ADVANCE = 22
 };
 #define RECORD_SEQUENCED 1  /* flag: 16 bytes {producer, sequence} stand before ext */
 #define RECORD_ATTRIBUTED 2 /* flag: ext is a list of attributes */

@@ -9,6 +9,7 @@ Record = tuple[int, int, int, int, int, int, int, int, bytes]
 
 (MESSAGE, CONFIRM, SEEK, QUEUE, QUEUE_DELETE, GROUP, TRIM, LEASE, SKIP, PLACE, PENDING, CANCEL,
  MOVE, FANOUT, GROUP_SETTINGS, QUEUE_SETTINGS, RELEASE, NOTE, UNTRIM) = range(1, 20)
+ADVANCE = 22
 HEAD = struct.Struct("<II")
 PAIR = struct.Struct("<QQ")
 
@@ -30,6 +31,8 @@ def event(record: Record, queue: int, offset: int) -> dict[str, Any] | None:
             told |= {"what": "copied", "queue_id": into, "offset": at}
     elif kind == CONFIRM:
         told |= {"what": "confirmed", "group_id": at}
+    elif kind == ADVANCE:
+        told |= {"what": "confirmed", "group_id": at, "to": PAIR.unpack_from(body)[1]}
     elif kind == LEASE:
         told |= {"what": "leased", "group_id": at, "attempts": attempts_of(body, offset)}
     elif kind == SEEK:

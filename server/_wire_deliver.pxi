@@ -136,8 +136,12 @@ cdef class NativeBase(Framed):
             return self.refuse(frame, TOO_LARGE, b"too many receipts")
         if count == 0:
             return self.reply_verdicts(CONFIRM, tag, 0, NULL)
-        verdict = self.hub.lane.stage_confirm(
-            self.cookie(SHAPE_CONFIRM, tag), <const receipt_t*>(at + 4), count, self.hub.verdicts)
+        if frame[5]:            # asked once before, on a connection that broke
+            verdict = self.hub.lane.stage_confirm_again(
+                self.cookie(SHAPE_CONFIRM, tag), <const receipt_t*>(at + 4), count, self.hub.verdicts)
+        else:
+            verdict = self.hub.lane.stage_confirm(
+                self.cookie(SHAPE_CONFIRM, tag), <const receipt_t*>(at + 4), count, self.hub.verdicts)
         if verdict == -1:
             return self.reply_verdicts(CONFIRM, tag, count, self.hub.verdicts)
         if verdict == BUSY and self.hub.in_flight:

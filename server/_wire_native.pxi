@@ -95,7 +95,7 @@ cdef class NativeEndpoint(LaterBase):
     cdef int one(self, const uint8_t* frame, uint32_t size) noexcept nogil:
         """One whole frame with a payload of size bytes."""
         cdef uint8_t verb = frame[4]
-        if frame[5] or load16(frame + 6) or load32(frame + 12):
+        if frame[5] > (verb == CONFIRM) or load16(frame + 6) or load32(frame + 12):
             return self.fatal(verb, load32(frame + 8), MALFORMED, b"a reserved field is not 0")
         if not self.greeted:
             if verb != HELLO:

@@ -19,6 +19,7 @@ from penstock.server.broker.broker import Broker
 from penstock.server.broker.cmq.attributes import STRICT, Rules
 from penstock.server.broker.errors import BrokerError
 from penstock.server.broker.limits import Limits
+from penstock.server.broker.modes import Members
 from penstock.server.broker.temporary import Temporary
 from penstock.server.broker.transaction import Transactions
 from penstock.server.broker.throttle import Quotas
@@ -210,7 +211,7 @@ class Worker:
 
     def chores(self, broker: Broker, hub: Hub) -> list[Chore]:
         """What is done now and then."""
-        temporary = Temporary(broker)
+        temporary, members = Temporary(broker), Members(broker)
         transactions = Transactions(broker)
         quotas = Quotas(broker)
         broker.guards.append(quotas.guard)
@@ -225,6 +226,7 @@ class Worker:
 
         return [
             Chore(SWEEP_S, lambda: temporary.sweep(time.time_ns() // 1000)),
+            Chore(SWEEP_S, lambda: members.sweep(time.time_ns() // 1000)),
             Chore(BIND_S, bind),
             Chore(CHECK_S, transactions.check),
             Chore(EXPIRE_S, transactions.expire),

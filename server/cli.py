@@ -242,6 +242,11 @@ def _add_queue(commands: Commands, remote: ArgumentParser) -> None:
         ("purge", do.queue_purge),
     ):
         _add(works, name, run, remote).add_argument("queues", nargs="+", metavar="queue")
+    work = _add(works, "set", do.queue_set, remote)
+    work.add_argument("queue")
+    for name, about in do.QUEUE_SETTINGS.items():
+        work.add_argument(f"--{name}", type=int, metavar="N", help=about)
+    work.add_argument("--keep", choices=("all", "unconfirmed", "subscribed"))
 
 
 def _add_looking(commands: Commands, remote: ArgumentParser) -> None:

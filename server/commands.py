@@ -218,6 +218,24 @@ def queue_purge(options: Namespace) -> int:
     return _each_queue(options, lambda client, name: client.purge(name))
 
 
+QUEUE_SETTINGS = {
+    "retain-ms": "what is older is purged; 0 never",
+    "retain-bytes": "the oldest are purged beyond it; 0 never",
+    "rewind-ms": "so long is kept even what is confirmed",
+    "dedup-ms": "so long a message with the same message id is not stored again; 0 is",
+    "dedup-count": "so many ids are known at most",
+}
+
+
+def queue_set(options: Namespace) -> int:
+    """Set what a queue keeps and stores once; without options, show it."""
+    names = [name.replace("-", "_") for name in QUEUE_SETTINGS] + ["keep"]
+    given = {name: value for name in names if (value := getattr(options, name)) is not None}
+    with connected(options) as client:
+        show([client.configure(options.queue, **given)], options.output)
+    return EXIT_OK
+
+
 def _each_queue(options: Namespace, ask: Callable[[Client, str], Any]) -> int:
     rows: list[dict[str, Any]] = []
     with connected(options) as client:

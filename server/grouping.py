@@ -29,6 +29,13 @@ def add(commands: Any, remote: ArgumentParser, add_: Add, places: str) -> None:
         "--backoff", type=seconds_each, metavar="S,S,...",
         help="seconds it waits after each failure; the last counts for all that follow")
     command.add_argument("--no-retry", action="store_true", help="what fails comes again at once")
+    command.add_argument("--delete", action="store_true", help="remove it; the messages stay")
+    command = add_(commands, "offset", offset, remote)
+    command.add_argument("queue")
+    command.add_argument("group", nargs="?", default="", help="(default: the queue's own)")
+    command.add_argument("--commit", type=int, metavar="OFFSET", help="all before it is done with")
+    command.add_argument("--reset", action="store_true", help="go back, too")
+    _add_members(commands, remote, add_)
     command = add_(commands, "redrive", redrive, remote)
     command.add_argument("queue", help="the queue of dead letters")
     command.add_argument(
@@ -43,6 +50,23 @@ def add(commands: Any, remote: ArgumentParser, add_: Add, places: str) -> None:
     command.add_argument("--kind", choices=("tag", "routing", "sql"), default="tag")
     command.add_argument("--rate", type=float, metavar="N", help="so many a second at most")
     command.add_argument("--dry-run", action="store_true", help="only say how many")
+
+
+def _add_members(commands: Any, remote: ArgumentParser, add_: Add) -> None:
+    about = "List, add and remove members of a group that broadcasts."
+    works = commands.add_parser("member", help=about, description=about).add_subparsers(
+        metavar="WORK", required=True
+    )
+    for name, run in (("list", member_list), ("join", member_join), ("leave", member_leave)):
+        work = add_(works, name, run, remote)
+        work.add_argument("queue")
+        work.add_argument("group")
+        if run is not member_list:
+            work.add_argument("member")
+        if run is member_join:
+            work.add_argument("--start", choices=("latest", "earliest"), default="latest")
+            work.add_argument("--idle", type=float, default=0.0, metavar="SECONDS",
+                              help="it goes when nobody was it for so long (default: it lasts)")
 
 
 def seconds_each(text: str) -> list[float]:
@@ -70,9 +94,44 @@ def group(options: Namespace) -> int:
             retry["backoff_ms"] = [round(one * 1000) for one in options.backoff]
         fields["retry"] = retry
     with connected(options) as client:
-        do = "group.set" if fields else "group.show"
+        do = "group.delete" if options.delete else "group.set" if fields else "group.show"
         answer = client.admin(do, queue=options.queue, group=options.group, **fields)
     show([answer], options.output)
+    return EXIT_OK
+
+
+def offset(options: Namespace) -> int:
+    """Show the stored offset of a group, or store one."""
+    with connected(options) as client:
+        if options.commit is None:
+            answer = client.offset(options.queue, options.group)
+        else:
+            answer = client.commit_offset(
+                options.queue, options.group, offset=options.commit, reset=options.reset)
+    show([answer], options.output)
+    return EXIT_OK
+
+
+def member_list(options: Namespace) -> int:
+    """List the members of a group, and how far they are."""
+    with connected(options) as client:
+        show(client.members(options.queue, options.group)["members"], options.output)
+    return EXIT_OK
+
+
+def member_join(options: Namespace) -> int:
+    """Be a member: receive as the group GROUP@MEMBER."""
+    with connected(options) as client:
+        answer = client.join_member(
+            options.queue, options.group, options.member, start=options.start, idle=options.idle)
+    show([answer], options.output)
+    return EXIT_OK
+
+
+def member_leave(options: Namespace) -> int:
+    """Be a member no more."""
+    with connected(options) as client:
+        client.leave_member(options.queue, options.group, options.member)
     return EXIT_OK
 
 

@@ -11,6 +11,9 @@ Name = Annotated[str, Meta(max_length=128)]
 Text = Annotated[str, Meta(max_length=4096)]
 Offset = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 Delay = Annotated[int, Meta(ge=0, le=DELAY_MS)]
+Setting = Annotated[int, Meta(ge=0, le=(1 << 53) - 1)]
+DEDUP_MS = 7 * 24 * 3600 * 1000
+DEDUP_COUNT = 1 << 18
 ID = re.compile(r"([0-9a-f]{8})-([0-9a-f]{16})", re.ASCII)
 WAITING_ID = re.compile(r"([0-9a-f]{8})-p([0-9a-f]{15})", re.ASCII)
 
@@ -106,6 +109,61 @@ class Group(Struct, forbid_unknown_fields=True):
     kind: Literal["tag", "routing", "sql"] = "tag"
     order: Literal["none", "key", "strict"] | UnsetType = UNSET
     retry: Retry | None | UnsetType = UNSET
+
+
+class OffsetShow(Struct, forbid_unknown_fields=True):
+    """A group of a queue."""
+
+    queue: Name = ""
+    group: Name = ""
+
+
+class OffsetCommit(Struct, forbid_unknown_fields=True):
+    """All before offset is done with; reset also lets the group go back."""
+
+    offset: Offset
+    queue: Name = ""
+    group: Name = ""
+    reset: bool = False
+
+
+class Member(Struct, forbid_unknown_fields=True):
+    """A member of a group that broadcasts."""
+
+    member: Annotated[str, Meta(min_length=1, max_length=64)]
+    queue: Name = ""
+    group: Name = ""
+
+
+class MemberJoin(Struct, forbid_unknown_fields=True):
+    """A new member begins at start: latest, earliest or a time in µs.
+
+    With idle_ms it goes when nobody joined as it for so long; 0 is a lasting one.
+    """
+
+    member: Annotated[str, Meta(min_length=1, max_length=64)]
+    queue: Name = ""
+    group: Name = ""
+    start: Literal["latest", "earliest"] | Offset = "latest"
+    idle_ms: Annotated[int, Meta(ge=0)] = 0
+
+
+class QueueSettings(Struct, forbid_unknown_fields=True):
+    """What is kept and what is stored once; a field that is not given stays as it is.
+
+    retain_ms, retain_bytes: what is older, or more, is purged; 0 never. keep: "unconfirmed" purges
+    what every group has confirmed, "subscribed" the same without the queue's own; rewind_ms: even
+    then it is kept so long. dedup_ms: a message whose message_id was stored so lately is not stored
+    again; dedup_count: so many ids are known at most (0: 65,536).
+    """
+
+    queue: Name = ""
+    retain_ms: Setting | None = None
+    retain_bytes: Setting | None = None
+    keep: Literal["all", "unconfirmed", "subscribed"] | None = None
+    rewind_ms: Setting | None = None
+    dedup_ms: Annotated[int, Meta(ge=0, le=DEDUP_MS)] | None = None
+    dedup_count: Annotated[int, Meta(ge=0, le=DEDUP_COUNT)] | None = None
 
 
 class Redrive(Struct, forbid_unknown_fields=True):

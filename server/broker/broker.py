@@ -121,7 +121,17 @@ class Broker:
     @refusing
     def group(self, queue: Queue, name: str) -> Consumer:
         """The consumer group of that name, made if absent; the empty name is the queue's own."""
+        # Members of a group (GROUP@MEMBER) are made by joining.
+        if "@" in name:
+            return self.existing(queue, name)
         return queue.group(checked(name) if name else "")
+
+    @refusing
+    def existing(self, queue: Queue, name: str) -> Consumer:
+        """The consumer group of that name. Raises NOT_FOUND; looking makes none."""
+        if name not in queue.groups():
+            raise BrokerError(Kind.NOT_FOUND, f"queue {queue.name} has no group {name!r}")
+        return queue.group(name)
 
     @refusing
     def groups(self, queue: Queue) -> dict[str, int]:

@@ -12,6 +12,7 @@ from penstock.engine.retries import FILTER, Retry, field, packed
 from penstock.server.broker import asks
 from penstock.server.broker.broker import Broker
 from penstock.server.broker.errors import BrokerError, Kind, refusal
+from penstock.server.broker.modes import Members, Offsets, members_of
 from penstock.server.broker.retry import DeadLetters
 
 Answer = dict[str, Any]
@@ -22,16 +23,25 @@ class FilterMismatchError(BrokerError):
 
 
 class Groups:
-    """What can be asked, by name: group.show, group.set, group.join, redrive."""
+    """What can be asked about groups, and what is set for queues, by name."""
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: Broker, now_us: Callable[[], int]) -> None:
         self.broker = broker
-        dead = DeadLetters(broker)
+        dead, offsets, members = DeadLetters(broker), Offsets(broker), Members(broker)
+        self.members = members
         self.asks: dict[str, tuple[type[Any], Callable[[Any], Answer]]] = {
             "group.show": (asks.Group, self.show),
             "group.set": (asks.Group, self.set),
             "group.join": (asks.Group, self.join),
+            "group.delete": (asks.OffsetShow, self.delete),
             "redrive": (asks.Redrive, dead.redrive),
+            "offset.show": (asks.OffsetShow, offsets.show),
+            "offset.commit": (asks.OffsetCommit, offsets.commit),
+            "member.join": (asks.MemberJoin, lambda ask: members.join(ask, now_us())),
+            "member.leave": (asks.Member, members.leave),
+            "member.list": (asks.OffsetShow, members.list),
+            "queue.set": (asks.QueueSettings, self.configure),
+            "queue.settings": (asks.QueueSettings, self.configure),
         }
 
     def __call__(self, do: str, fields: Answer) -> Answer:
@@ -59,7 +69,25 @@ class Groups:
         group = self.broker.group(queue, ask.group)
         if fields:
             group._settings(fields)
+            for name in members_of(self.broker.groups(queue), ask.group):
+                queue.group(name)._settings(fields)
         return self.shown(ask)
+
+    def delete(self, ask: asks.OffsetShow) -> Answer:
+        """Remove a named group and what it knows; the messages stay."""
+        queue = self.broker.open(ask.queue, create=False)
+        self.broker.existing(queue, ask.group)
+        queue.delete_group(ask.group)
+        return {}
+
+    def configure(self, ask: asks.QueueSettings) -> Answer:
+        """Set what is given; what is set for the queue then."""
+        queue = self.broker.open(ask.queue, create=False)
+        given = {name: value for name in ask.__struct_fields__ if name != "queue"
+                 and (value := getattr(ask, name)) is not None}
+        if given:
+            queue.configure(**given)
+        return {"queue": ask.queue, **queue.settings()}
 
     def fields(self, queue: Queue, ask: asks.Group) -> bytes:
         """The settings that the ask names, as they are stored; makes the dead-letter queue."""

@@ -100,7 +100,7 @@ class HttpDoor:
             scope, name = (parts[3], unquote(parts[4])) if len(parts) == 5 else ("", "")
             return await self.quotas.answer(method, scope, name, request.body)
         topics = parts[:3] == ["", "v1", "topics"]
-        most = 6 if parts[4:5] == ["groups"] else 5
+        most = 6 if parts[4:5] in (["groups"], ["offsets"], ["members"]) else 5
         if not topics and (parts[:3] != ["", "v1", "queues"] or len(parts) > most):
             return render(404, Kind.NOT_FOUND, "there is nothing at this target")
         name = unquote(parts[3]) if len(parts) > 3 else ""

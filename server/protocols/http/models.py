@@ -84,8 +84,11 @@ class MessagesReply(Struct):
 
 
 class ConfirmRequest(Struct, forbid_unknown_fields=True):
+    """again: asked before, and the answer was lost; what is confirmed already is done then."""
+
     receipts: Annotated[list[str], Meta(max_length=65536)]
     group: Group = ""
+    again: bool = False
 
 
 class ReleaseRequest(Struct, forbid_unknown_fields=True):

@@ -36,6 +36,16 @@ OPERATIONS: tuple[tuple[str, str, str, Any, Any, int], ...] = (
     (f"{QUEUE}/groups/{{group}}", "get", "What is set for a group", None, dict, 200),
     (f"{QUEUE}/groups/{{group}}", "put", "Give a group its filter, order, retries", asks.Group,
      dict, 200),
+    (f"{QUEUE}/groups/{{group}}", "delete", "Remove a group", None, dict, 200),
+    (f"{QUEUE}/offsets/{{group}}", "get", "The stored offset of a group", None, dict, 200),
+    (f"{QUEUE}/offsets/{{group}}", "put", "Store an offset", asks.OffsetCommit, dict, 200),
+    (f"{QUEUE}/members/{{group}}", "get", "The members of a group", None, dict, 200),
+    (f"{QUEUE}/members/{{group}}", "put", "Be a member that gets everything", asks.MemberJoin, dict,
+     200),
+    (f"{QUEUE}/members/{{group}}", "delete", "Be a member no more", asks.Member, dict, 200),
+    (f"{QUEUE}/settings", "get", "What is set for a queue", None, dict, 200),
+    (f"{QUEUE}/settings", "put", "Set what is kept, and what is stored once", asks.QueueSettings,
+     dict, 200),
     (f"{QUEUE}/redrive", "post", "Put dead letters back", asks.Redrive, dict, 200),
     (f"{QUEUE}/peek", "get", "Read, take nothing", None, models.MessagesReply, 200),
     (f"{QUEUE}/messages", "get", "Find messages", asks.Find, dict, 200),
@@ -112,7 +122,7 @@ def operation(
     if path.endswith("/peek"):
         made["parameters"] += [
             {"name": name, "in": "query", "schema": {"type": "integer", "minimum": 0}}
-            for name in ("offset", "max")
+            for name in ("offset", "max", "wait_ms")
         ]
     if request is not None and request.__module__ == asks.__name__ and method == "get":
         made["parameters"] = made.get("parameters", []) + asked(request)

@@ -30,6 +30,7 @@ T = TypeVar("T")
 RECEIPT = 24
 VERDICTS = ("done", "stale", "forged")
 TAKE_BYTES = 4 << 20
+WAIT_MS = 600_000
 
 
 class Call(NamedTuple):
@@ -57,7 +58,7 @@ class Queues:
         self.door = door
         self.broker = broker
         self.temporary = Temporary(broker)
-        self.groups = Groups(broker)
+        self.groups = Groups(broker, now_us)
         self.call = bridge.call
         self.durability = durability
         self.verbs: dict[str, dict[str, Callable[[Call], Awaitable[Response]]]] = {
@@ -69,8 +70,17 @@ class Queues:
             "release": {"POST": self.release},
             "extend": {"POST": self.extend},
             "peek": {"GET": self.peek},
-            "groups": {"GET": self.group_show, "PUT": self.group_set},
-            "redrive": {"POST": self.redrive},
+            "groups": {
+                "GET": self.named("group.show"), "PUT": self.named("group.set"),
+                "DELETE": self.named("group.delete"),
+            },
+            "offsets": {"GET": self.named("offset.show"), "PUT": self.named("offset.commit")},
+            "members": {
+                "GET": self.named("member.list"), "PUT": self.named("member.join"),
+                "DELETE": self.named("member.leave"),
+            },
+            "settings": {"GET": self.unnamed("queue.settings"), "PUT": self.unnamed("queue.set")},
+            "redrive": {"POST": self.unnamed("redrive")},
         }
 
     async def list(self, call: Call) -> Response:
@@ -164,27 +174,30 @@ class Queues:
             if closed_ms:
                 raise throttled(closed_ms)
 
-    async def group_show(self, call: Call) -> Response:
-        fields = {"queue": call.name, "group": group_of(call)}
-        return reply(await self.call(self.groups, "group.show", fields))
+    def named(self, do: str) -> Callable[[Call], Awaitable[Response]]:
+        """Asks about the group that stands in the target."""
 
-    async def group_set(self, call: Call) -> Response:
-        fields = msgspec.json.decode(call.request.body or b"{}")
-        if not isinstance(fields, dict) or fields.keys() & {"queue", "group"}:
-            raise BrokerError(Kind.INVALID, "a JSON object, its queue and group in the target")
-        fields |= {"queue": call.name, "group": group_of(call)}
-        return reply(await self.call(self.groups, "group.set", fields))
+        async def ask(call: Call) -> Response:
+            fields = fields_of(call, "queue", "group")
+            fields |= {"queue": call.name, "group": group_of(call)}
+            return reply(await self.call(self.groups, do, fields))
 
-    async def redrive(self, call: Call) -> Response:
-        fields = msgspec.json.decode(call.request.body or b"{}")
-        if not isinstance(fields, dict) or "queue" in fields:
-            raise BrokerError(Kind.INVALID, "a redrive is a JSON object, its queue in the target")
-        return reply(await self.call(self.groups, "redrive", fields | {"queue": call.name}))
+        return ask
+
+    def unnamed(self, do: str) -> Callable[[Call], Awaitable[Response]]:
+        """Asks about the queue that stands in the target."""
+
+        async def ask(call: Call) -> Response:
+            fields = fields_of(call, "queue") | {"queue": call.name}
+            return reply(await self.call(self.groups, do, fields))
+
+        return ask
 
     async def confirm(self, call: Call) -> Response:
         asked = call.read(models.ConfirmRequest)
         group = await self.group(call, asked.group)
-        return verdicts_reply(await self.call(group.confirm, receipts_of(asked.receipts)))
+        receipts = receipts_of(asked.receipts)
+        return verdicts_reply(await self.call(group.confirm, receipts, again=asked.again))
 
     async def release(self, call: Call) -> Response:
         asked = call.read(models.ReleaseRequest)
@@ -206,16 +219,28 @@ class Queues:
         queue = await self.queue(call)
         offset = call.number("offset", 0, (1 << 63) - 1)
         count = call.number("max", 10, 1000)
-        batch = await self.call(
-            queue.read, offset=offset, max_messages=count, max_bytes=TAKE_BYTES
-        )
-        return reply(messages_reply(queue, batch, False))
+        deadline = time.monotonic() + call.number("wait_ms", 0, WAIT_MS) / 1000
+        hub = self.door.hub
+        assert hub is not None
+        while True:
+            seen = hub.arrivals
+            batch = await self.call(
+                queue.read, offset=offset, max_messages=count, max_bytes=TAKE_BYTES
+            )
+            left_ms = int((deadline - time.monotonic()) * 1000)
+            if len(batch) or left_ms <= 0 or hub.stopping:
+                return reply(messages_reply(queue, batch, False))
+            await hub.wait(queue.id, 0, left_ms, seen)
 
     async def queue(self, call: Call) -> Queue:
         return await self.call(self.broker.open, call.name, create=False)
 
     async def group(self, call: Call, name: str) -> Consumer:
         return await self.call(self.broker.group, await self.queue(call), name)
+
+
+def now_us() -> int:
+    return time.time_ns() // 1000
 
 
 def throttled(retry_after_ms: int) -> BrokerError:
@@ -247,10 +272,19 @@ def messages_reply(queue: Queue, batch: Batch, leased: bool) -> models.MessagesR
     return models.MessagesReply(messages)
 
 
+def fields_of(call: Call, *named: str) -> dict[str, Any]:
+    """The fields of the body, which names nothing that stands in the target."""
+    fields = msgspec.json.decode(call.request.body or b"{}")
+    if not isinstance(fields, dict) or fields.keys() & {*named}:
+        raise BrokerError(
+            Kind.INVALID, f"the body is a JSON object; {' and '.join(named)} stand in the target")
+    return fields
+
+
 def group_of(call: Call) -> str:
     """The name behind /groups/; "" if nothing stands there: the queue's own group."""
     if call.request.url.partition(b"?")[0].count(b"/") < 5:
-        raise BrokerError(Kind.NOT_FOUND, "a group is named behind /groups/")
+        raise BrokerError(Kind.NOT_FOUND, "a group is named behind the verb")
     return call.more
 
 

@@ -171,7 +171,8 @@ class TopicTargets:
     async def confirm(self, call: Call) -> Response:
         asked = call.read(models.ConfirmRequest)
         group = await self.group(call, asked.group)
-        return verdicts_reply(await self.call(group.confirm, receipts_of(asked.receipts)))
+        receipts = receipts_of(asked.receipts)
+        return verdicts_reply(await self.call(group.confirm, receipts, again=asked.again))
 
     async def release(self, call: Call) -> Response:
         asked: Any = call.read(models.ReleaseRequest)

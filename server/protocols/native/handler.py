@@ -42,7 +42,7 @@ class Handler:
         self.seeing = Seeing(broker)
         self.topics = TopicAsks(broker)
         self.quotas = Quotas(broker)
-        self.groups = Groups(broker)
+        self.groups = Groups(broker, lambda: time.time_ns() // 1000)
         self.pushes = Pushes(broker)
         self.schedule = Schedule(broker)
         later = Later(broker, admit)
