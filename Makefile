@@ -41,7 +41,7 @@ help: ## show this text
 run: build ## ship a real log file through a durable queue and compare; LOG=path, ONCE=1
 	@exec $(VENV)/bin/penstock ship $${LOG:+--log "$$LOG"} $(if $(filter-out 0 no,$(ONCE)),--once) $(ARGS)
 
-test: build $(VENV)/test ## run the tests
+test: build $(VENV)/test $(VENV)/java ## run the tests
 	@exec $(PY) -m pytest -q $(ARGS)
 
 debug-test: ## run the tests against a build that checks its bounds
@@ -130,6 +130,19 @@ $(VENV)/test: $(VENV)/base
 	@printf '%s\n' "$$WANTED" | $(PY) - test >$(VENV)/test.txt
 	@$(PIP) -r $(VENV)/test.txt
 	@touch $@
+
+# Real clients that are not Python's: their tests are skipped where this could not be done, unless
+# PENSTOCK_INTEROP is 1.
+JAVA := $(VENV)/interop/cmq-tcp
+$(VENV)/java: tests/interop/cmq_tcp/Driver.java tests/interop/cmq_tcp/pom.xml | $(VENV)/made
+	@mkdir -p $(JAVA)
+	@if command -v mvn >/dev/null && command -v javac >/dev/null; then \
+	  echo '· fetching a Java client and compiling what drives it'; \
+	  mvn -q -B -f tests/interop/cmq_tcp/pom.xml -Dmaven.repo.local=$(CURDIR)/$(VENV)/m2 \
+	    dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory=$(CURDIR)/$(JAVA) \
+	  && javac -Xlint:-options -cp '$(JAVA)/*' -d $(JAVA) $< && touch $@ \
+	  || echo '· that failed: the tests of the Java client will be skipped'; \
+	else echo '· no Java and Maven here: the tests of the Java client will be skipped'; fi
 
 $(VENV)/bench: $(VENV)/base
 	@echo '· installing what the benchmarks need'

@@ -27,7 +27,7 @@ class Serving:
         if not line.startswith("ready"):
             raise RuntimeError(f"the server said {line!r}")
         told = dict(word.split("=", 1) for word in line.split() if "=" in word)
-        self.tcp, self.http = told["tcp"], told["http"]
+        self.tcp, self.http, self.cmq = told["tcp"], told["http"], told.get("cmq-tcp", "")
 
     def bench(self, *words: object) -> dict[str, Any]:
         """The figures of `penstock bench` with these words."""

@@ -69,6 +69,11 @@ cdef int bodies_stage(core_t* core, lane_t* lane, uint64_t cookie, uint32_t queu
     return DONE
 
 
+cdef uint64_t pending_after(uint64_t id, uint32_t body_size, uint32_t ext_size) noexcept nogil:
+    """The id of the message that was staged behind one of these sizes, in the same operation."""
+    return id + ((sizeof(record_t) + <uint64_t>ext_size + body_size + 7) & ~<uint64_t>7)
+
+
 cdef bint aside_fill(core_t* core, aside_t* aside, uint64_t due_us, uint32_t check_ms) noexcept nogil:
     """What makes messages wait; True if they need not: they are no halves (NO_HALF), and their time is over."""
     aside.due_us = due_us

@@ -105,10 +105,11 @@ cdef class Lane:
                        const uint8_t* ext, uint16_t ext_size, const uint8_t* body, uint32_t body_size) noexcept nogil
     cdef int stage_batch(self, uint64_t cookie, uint32_t queue, uint8_t durability, uint64_t producer, uint64_t sequence,
                          uint32_t count, const uint8_t* sizes_u32, const uint8_t* bodies, uint64_t bodies_size) noexcept nogil
-    # One message for count queues (ids, strictly ascending): its operation comes back with its position as offset.
+    # One message for count queues (ids, strictly ascending): its operation comes back with its position as offset. notes:
+    # 0, or the low half of Store.notes_version() plus 1: refused as STALE if any note changed since.
     cdef int stage_fanout(self, uint64_t cookie, const uint32_t* queues, uint32_t count, uint8_t durability,
                           uint64_t producer, uint64_t sequence, const uint8_t* ext, uint16_t ext_size,
-                          const uint8_t* body, uint32_t body_size) noexcept nogil
+                          const uint8_t* body, uint32_t body_size, uint32_t notes) noexcept nogil
     # The store's clock: µs since 1970.
     cdef uint64_t now_us(self) noexcept nogil
     # Messages that wait: due_us as in Queue.append (a time that is over is no delay), check_ms as in Queue.prepare if they
@@ -151,3 +152,9 @@ cdef inline uint64_t receipt_short(const receipt_t* receipt) noexcept nogil:
 
 # The receipt that such a number stands for in a group (0: the queue's own). DONE; STALE: late, or made up; NOT_FOUND.
 cdef int receipt_whole(Store store, uint32_t queue, uint32_t group, uint64_t short_, receipt_t* out) noexcept nogil
+
+# The id of the message that waits behind one of this id and these sizes, sent in one batch of Lane.stage_aside.
+cdef uint64_t pending_after(uint64_t id, uint32_t body_size, uint32_t ext_size) noexcept nogil
+
+# Whether there is a queue with that number.
+cdef bint queue_there(Store store, uint32_t queue) noexcept nogil

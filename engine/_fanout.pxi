@@ -181,6 +181,11 @@ cdef uint64_t fanout_append(core_t* core, const record_t* record, bint replay) n
     return live
 
 
+cdef bint queue_there(Store store, uint32_t queue) noexcept nogil:
+    """Whether there is a queue with that number: one that was deleted and made again has another."""
+    return find_queue(<core_t*>store.core, queue) != NULL
+
+
 cdef class FanoutReceipt:
     """What a fan-out returns: count queues got the message (0 if it had been stored before)."""
     cdef readonly Store store

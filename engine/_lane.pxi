@@ -86,12 +86,12 @@ cdef class Lane:
 
     cdef int stage_fanout(self, uint64_t cookie, const uint32_t* queues, uint32_t count, uint8_t durability,
                           uint64_t producer, uint64_t sequence, const uint8_t* ext, uint16_t ext_size,
-                          const uint8_t* body, uint32_t body_size) noexcept nogil:
+                          const uint8_t* body, uint32_t body_size, uint32_t notes) noexcept nogil:
         cdef lane_t* lane = <lane_t*>self.lane
         cdef round_t* round
         cdef uint32_t place
         return fanout_stage(lane.core, lane, cookie, queues, count, durability, producer, sequence, ext, ext_size,
-                            body, body_size, 0, False, &round, &place)
+                            body, body_size, notes, False, &round, &place)
 
     cdef int stage_confirm(self, uint64_t cookie, const receipt_t* receipts, uint32_t count,
                            uint8_t* verdicts) noexcept nogil:

@@ -9,7 +9,8 @@ class HasFileno(Protocol):
 def quantiles(values: Iterable[int], shares: Iterable[float]) -> list[int]: ...
 def run(sockets: Sequence[HasFileno], request: bytes, *, mode: Literal["send", "receive"],
         in_flight: int, batch: int, largest_reply: int, seconds: float, warm_up: float,
-        limit: int = 0, polling: bool = False) -> dict[str, float]: ...
+        limit: int = 0, polling: bool = False,
+        cmq: bytes | None = None) -> dict[str, float]: ...
 
 @final
 class Sink:

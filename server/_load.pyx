@@ -1,4 +1,4 @@
-"""A load generator for the native protocol: one thread, epoll, no Python object per message.
+"""A load generator for the native protocol and for CMQ's: one thread, epoll, no Python object per message.
 
 A benchmark that shares its machine with the server must cost little, or it measures itself. All
 requests that may leave on a connection go in one write, replies are counted where they lie in the
@@ -101,6 +101,9 @@ cdef struct load_t:
     uint32_t connection_count
     uint32_t in_flight
     uint32_t batch          # messages in a request
+    bint cmq                # which protocol
+    const uint8_t* queue    # of CMQ: the field with the queue's name, as a deletion has it
+    size_t queue_size
     uint8_t* request        # the first request of a slot, complete but for its tag
     size_t request_size
     size_t out_room         # in_flight times the largest request
@@ -178,7 +181,10 @@ cdef void top_up(load_t* load, connection_t* connection, uint64_t now) noexcept 
         tag = connection.free_slots[connection.free_count]
         at = reserve(load, connection, load.request_size)
         memcpy(at, load.request, load.request_size)
-        put32(at + 8, tag)
+        if load.cmq:
+            put_seqno(at, tag)
+        else:
+            put32(at + 8, tag)
         connection.slots[tag].sent_ns = now
         connection.slots[tag].messages = load.batch
         load.issued += load.batch
@@ -226,82 +232,33 @@ cdef inline void finish(load_t* load, connection_t* connection, uint32_t tag, ui
     connection.free_count += 1
 
 
-cdef bint confirm(load_t* load, connection_t* connection, uint32_t tag, const uint8_t* payload,
-                  size_t size) noexcept nogil:
-    """Answer a slot's messages with the confirmation of all their receipts; 0 if malformed."""
-    cdef uint32_t count, done
-    cdef uint64_t body
-    cdef uint8_t* at
-    if size < 8:
-        return False
-    count = get32(payload)
-    if count > load.batch:
-        return False
-    if count == 0:
-        connection.slots[tag].sent_ns = 0
-        load.waiting -= 1
-        # An empty queue ends the slot's work, unless the server is asked to wait for messages.
-        if load.polling:
-            connection.free_slots[connection.free_count] = tag
-            connection.free_count += 1
-        return True
-    at = reserve(load, connection, HEAD + 4 + <size_t>count * RECEIPT)
-    put_head(at, 4 + <size_t>count * RECEIPT, VERB_CONFIRM, tag)
-    put32(at + HEAD, count)
-    at += HEAD + 4
-    payload += 8
-    size -= 8
-    for done in range(count):
-        if size < MESSAGE_HEAD:
-            return False
-        body = <uint64_t>get32(payload + 36) + get32(payload + 40)
-        if body > size - MESSAGE_HEAD:
-            return False
-        memcpy(at, payload, RECEIPT)
-        at += RECEIPT
-        payload += MESSAGE_HEAD + body
-        size -= MESSAGE_HEAD + body
-    connection.slots[tag].messages = count
-    return True
+cdef inline void end_slot(load_t* load, connection_t* connection, uint32_t tag) noexcept nogil:
+    """An empty queue ends the slot's work, unless the server is asked to wait for messages."""
+    connection.slots[tag].sent_ns = 0
+    load.waiting -= 1
+    if load.polling:
+        connection.free_slots[connection.free_count] = tag
+        connection.free_count += 1
 
 
-cdef bint on_reply(load_t* load, connection_t* connection, const uint8_t* frame, size_t size,
-                   uint64_t now) noexcept nogil:
-    """Take one reply; 0 if it answers nothing that was asked."""
-    cdef uint8_t verb = frame[4]
-    cdef uint16_t status
-    cdef uint32_t tag = get32(frame + 8)
-    cdef uint32_t index, count
-    cdef uint64_t good = 0
-    memcpy(&status, frame + 6, 2)
-    if tag >= load.in_flight or connection.slots[tag].sent_ns == 0:
-        return False
-    if status:
-        load.errors += 1
-        if load.status == 0:
-            load.status = status
-        finish(load, connection, tag, 0, now)
-        return True
-    if load.mode == MODE_SEND:
-        if verb != (load.request[4] | REPLY):
-            return False
-        finish(load, connection, tag, connection.slots[tag].messages, now)
-        return True
-    if verb == (VERB_RECEIVE | REPLY):
-        return confirm(load, connection, tag, frame + HEAD, size - HEAD)
-    count = connection.slots[tag].messages
-    if verb != (VERB_CONFIRM | REPLY) or size != HEAD + 4 + <size_t>count:
-        return False
-    for index in range(count):
-        good += frame[HEAD + 4 + index] == 0
-    load.errors += count - good
-    finish(load, connection, tag, good, now)
-    return True
+cdef inline void refused(load_t* load, connection_t* connection, uint32_t tag, uint32_t status,
+                         uint64_t now) noexcept nogil:
+    load.errors += 1
+    if load.status == 0:
+        load.status = status
+    finish(load, connection, tag, 0, now)
+
+
+include "_load_native.pxi"
+include "_load_cmq.pxi"
 
 
 cdef void on_readable(load_t* load, connection_t* connection) noexcept nogil:
     cdef size_t start = 0, size
+    cdef size_t head = CMQ_HEAD if load.cmq else HEAD
+    cdef const uint8_t* frame
     cdef uint64_t now
+    cdef bint good
     cdef ssize_t got = recv(connection.fd, connection.buffer + connection.buffered,
                             load.buffer_room - connection.buffered, MSG_DONTWAIT)
     if got < 0 and (errno == EAGAIN or errno == EINTR):
@@ -311,14 +268,19 @@ cdef void on_readable(load_t* load, connection_t* connection) noexcept nogil:
         return
     now = clock_ns(CLOCK_MONOTONIC)
     connection.buffered += <size_t>got
-    while connection.buffered - start >= HEAD:
-        size = <size_t>get32(connection.buffer + start) + 4
-        if size < HEAD or size > load.buffer_room:
+    while connection.buffered - start >= head:
+        frame = connection.buffer + start
+        size = <size_t>get32(frame + 2) if load.cmq else <size_t>get32(frame) + 4
+        if size < head or size > load.buffer_room:
             lose(load, connection)
             return
         if size > connection.buffered - start:
             break
-        if not on_reply(load, connection, connection.buffer + start, size, now):
+        if load.cmq:
+            good = on_cmq_reply(load, connection, frame, size, now)
+        else:
+            good = on_reply(load, connection, frame, size, now)
+        if not good:
             lose(load, connection)
             return
         start += size
@@ -416,7 +378,7 @@ cdef load_t* prepare(Mode mode, bytes request, uint32_t connections, uint32_t in
     if load == NULL:
         raise MemoryError
     if mode == MODE_RECEIVE:
-        confirm_size = HEAD + 4 + <size_t>batch * RECEIPT
+        confirm_size = HEAD + 4 + <size_t>batch * RECEIPT + 256
     load.mode = mode
     load.connection_count = connections
     load.in_flight = in_flight
@@ -449,13 +411,14 @@ cdef int begin(load_t* load, object sockets) except -1:
 
 
 def run(sockets, bytes request, *, str mode, uint32_t in_flight, uint32_t batch,
-        size_t largest_reply, double seconds, double warm_up, uint64_t limit=0, bint polling=False):
+        size_t largest_reply, double seconds, double warm_up, uint64_t limit=0, bint polling=False, bytes cmq=None):
     """Drive connections on which HELLO and OPEN are done, and return the counted figures.
 
     request is the frame that a slot begins with, and batch the messages that it has. In mode
     "receive" each slot confirms what it received before it receives again; the run ends when
     the queue is empty, unless polling. limit ends it after so many messages. Latencies are of
-    a request, in "receive" of the pair. A lost connection counts as an error for each request
+    a request, in "receive" of the pair. cmq: over CMQ's protocol, where AUTH is done; the field with
+    the queue's name. A lost connection counts as an error for each request
     that it had not answered and one for itself.
     """
     cdef load_t* load
@@ -470,6 +433,9 @@ def run(sockets, bytes request, *, str mode, uint32_t in_flight, uint32_t batch,
     try:
         load.polling = polling
         load.limit = limit
+        if cmq is not None:
+            load.cmq = True
+            load.queue, load.queue_size = cmq, len(cmq)
         cpu_ns = clock_ns(CLOCK_THREAD_CPUTIME_ID)
         load.begin_ns = clock_ns(CLOCK_MONOTONIC) + <uint64_t>(warm_up * 1e9)
         load.end_ns = load.begin_ns + <uint64_t>(seconds * 1e9)

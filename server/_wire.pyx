@@ -17,7 +17,7 @@ from cpython.bytearray cimport PyByteArray_AS_STRING
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memcpy, memmove, memset, strlen
+from libc.string cimport memcmp, memcpy, memmove, memset, strlen
 
 from penstock.engine._core cimport (
     BUSY,
@@ -30,6 +30,7 @@ from penstock.engine._core cimport (
     NO_HALF,
     NOT_FOUND,
     POISONED,
+    STALE,
     STORE_FULL,
     TOO_LARGE,
     UNKNOWN,
@@ -37,7 +38,11 @@ from penstock.engine._core cimport (
     Lane,
     Store,
     operation_t,
+    pending_after,
+    queue_there,
+    receipt_short,
     receipt_t,
+    receipt_whole,
     taken_t,
 )
 
@@ -53,3 +58,10 @@ include "_wire_native.pxi"
 include "_wire_first.pxi"
 include "_wire_http_shapes.pxi"
 include "_wire_http.pxi"
+include "_wire_proto.pxi"
+include "_wire_cmq_frame.pxi"
+include "_wire_cmq_shared.pxi"
+include "_wire_cmq_replies.pxi"
+include "_wire_cmq_requests.pxi"
+include "_wire_cmq_topics.pxi"
+include "_wire_cmq.pxi"

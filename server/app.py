@@ -28,6 +28,8 @@ from penstock.server.config import ServeOptions, format_address, parse_address
 from penstock.server.housekeeping import Chore, keep_house
 from penstock.server.metrics.board import Board
 from penstock.server.protocols.cmq_http.door import CmqDoor as CmqHttpDoor
+from penstock.server.protocols.cmq_tcp.connection import CmqDoor as CmqTcpDoor
+from penstock.server.protocols.cmq_tcp.handler import Handler as CmqHandler
 from penstock.server.protocols.http.door import HttpDoor
 from penstock.server.protocols.http.observe import COUNTERS
 from penstock.server.protocols.listener import Listener, bind, bind_first
@@ -49,6 +51,7 @@ class Sockets:
 
     tcp: socket.socket | None
     http: socket.socket | None
+    cmq_tcp: socket.socket | None = None
 
     @classmethod
     def bind(cls, options: ServeOptions) -> "Sockets":
@@ -56,13 +59,15 @@ class Sockets:
         return cls(
             bind_first(*parse_address(options.tcp), shared) if options.tcp else None,
             bind_first(*parse_address(options.http), shared) if options.http else None,
+            bind_first(*parse_address(options.cmq_tcp), shared) if options.cmq_tcp else None,
         )
 
     def again(self) -> "Sockets":
         """The same addresses bound once more: a worker's own sockets."""
-        return Sockets(
-            *(one and self.beside(one) for one in (self.tcp, self.http))
-        )
+        return Sockets(*(one and self.beside(one) for one in self.all()))
+
+    def all(self) -> tuple[socket.socket | None, ...]:
+        return self.tcp, self.http, self.cmq_tcp
 
     @staticmethod
     def beside(one: socket.socket) -> socket.socket:
@@ -71,12 +76,12 @@ class Sockets:
         return bind(host, port, True)
 
     def close(self) -> None:
-        for one in (self.tcp, self.http):
+        for one in self.all():
             if one is not None:
                 one.close()
 
     def ready_line(self) -> str:
-        named = (("tcp", self.tcp), ("http", self.http))
+        named = (("tcp", self.tcp), ("http", self.http), ("cmq-tcp", self.cmq_tcp))
         return " ".join(
             ["ready", *(f"{n}={format_address(*s.getsockname()[:2])}" for n, s in named if s)]
         )
@@ -175,8 +180,12 @@ class Worker:
         door = HttpDoor(broker, bridge, self.options.durability, self.board)
         hub = Hub(loop, lane, broker, bridge, door, self.options.durability, SHARED)
         door.hub = hub
-        self.cmq_door(hub, broker, bridge, door)
-        doors = ((self.sockets.tcp, NativeDoor(hub, broker)), (self.sockets.http, door))
+        cmq_tcp = self.cmq_doors(hub, broker, bridge, door)
+        doors = (
+            (self.sockets.tcp, NativeDoor(hub, broker)),
+            (self.sockets.http, door),
+            (self.sockets.cmq_tcp, cmq_tcp),
+        )
         listeners = [Listener(bound, factory) for bound, factory in doors if bound is not None]
         for listener in listeners:
             await listener.start()
@@ -199,15 +208,24 @@ class Worker:
         hub.close()
         lane.close()
 
-    def cmq_door(self, hub: Hub, broker: Broker, bridge: Bridge, door: HttpDoor) -> None:
-        """CMQ over HTTP, on the same port."""
-        options = self.options
+    def cmq_doors(
+        self, hub: Hub, broker: Broker, bridge: Bridge, door: HttpDoor
+    ) -> CmqTcpDoor:
+        """CMQ: over HTTP, on the same port, and over TCP, which is found through the other."""
+        options, bound = self.options, self.sockets.cmq_tcp
+        keys, rules = Keys(broker), STRICT if options.cmq_limits else Rules()
+        firsts = FirstTimes(FIRSTS)
         cmq = CmqHttpDoor(
-            broker, bridge, Keys(broker), STRICT if options.cmq_limits else Rules(),
-            firsts=FirstTimes(FIRSTS), clock_s=options.cmq_clock,
+            broker, bridge, keys, rules, firsts=firsts, clock_s=options.cmq_clock,
             strict_signatures=options.cmq_strict)
         cmq.hub = hub
         door.beside.append((cmq.wants, cmq.answer))
+        if bound is not None:
+            host, port = bound.getsockname()[:2]
+            everywhere = ipaddress.ip_address(host).is_unspecified
+            broker.doors["cmq-tcp"] = options.cmq_address or format_address(
+                "" if everywhere else host, port)
+        return CmqTcpDoor(hub, CmqHandler(broker, keys, rules), firsts)
 
     def chores(self, broker: Broker, hub: Hub) -> list[Chore]:
         """What is done now and then."""

@@ -1,4 +1,4 @@
-"""`penstock bench`: load a server over the native protocol, or the generator itself.
+"""`penstock bench`: load a server over the native protocol or CMQ's, or the generator itself.
 
 The work is done by the compiled generator in `_load`; here its connections are opened, its
 first frame is built, and its figures are printed.
@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from penstock.server import _load
+from penstock.server import _load, bench_cmq
 
 HEAD = struct.Struct("<IBBHII")
 HELLO, OPEN, SEND, SEND_BATCH, RECEIVE, GROUP = 1, 2, 3, 4, 5, 11
@@ -48,8 +48,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     receive = works.add_parser("receive", help="receive and confirm messages")
     itself = works.add_parser("self", help="measure the generator against a sink in its process")
     for work in (send, receive):
-        work.add_argument("--tcp", required=True, metavar="HOST:PORT", help="the server's address")
-        work.add_argument("--queue", default="bench", help="created if absent (default: bench)")
+        where = work.add_mutually_exclusive_group(required=True)
+        where.add_argument("--tcp", metavar="HOST:PORT", help="the server's address")
+        where.add_argument("--cmq-tcp", metavar="HOST:PORT", dest="cmq", default="",
+                           help="the address of its CMQ door, to be loaded instead")
+        work.add_argument("--queue", default="bench",
+                          help="created if absent, but not over CMQ (default: bench)")
     for work in (send, receive, itself):
         _add_load_arguments(work)
     for work in (send, itself):
@@ -72,10 +76,11 @@ def main(args: argparse.Namespace) -> int:
             if args.work == "self":
                 args.tcp = stack.enter_context(sink(args.size))
                 args.queue, args.group, args.fill, args.wait_ms = "bench", "", 0, 0
+                args.cmq = ""
             receiving = args.work == "receive" or (args.work == "self" and args.receive)
             figures = receive(args) if receiving else send(args)
     except OSError as error:
-        print(f"penstock bench: {args.tcp}: {error}", file=sys.stderr)
+        print(f"penstock bench: {args.cmq or args.tcp}: {error}", file=sys.stderr)
         return EXIT_UNREACHABLE
     if args.json:
         print(json.dumps(figures))
@@ -88,6 +93,10 @@ def send(args: argparse.Namespace) -> dict[str, Any]:
     """Load a server with sends, of `batch` messages each, and return what was measured."""
     with ExitStack() as stack:
         sockets = _connect_all(stack, args)
+        if args.cmq:
+            _fits(args)
+            request = bench_cmq.send_frame(args.queue, args.size, args.batch)
+            return _run(args, sockets, request, "send", args.batch, 4096)
         queue = _open_queue(sockets[0], args.queue)
         request = send_frame(queue, args.size, args.batch, DURABILITY[args.durability])
         return _run(args, sockets, request, "send", args.batch, 4096)
@@ -97,6 +106,13 @@ def receive(args: argparse.Namespace) -> dict[str, Any]:
     """Receive and confirm until the queue is empty or the time is over."""
     with ExitStack() as stack:
         sockets = _connect_all(stack, args)
+        if args.cmq:
+            _fits(args)
+            reply = args.batch * (args.size + 256) + 4096
+            request = bench_cmq.pull_frame(args.queue, args.batch, args.wait_ms // 1000)
+            if args.fill:
+                _fill_cmq(sockets[0], args)
+            return _run(args, sockets, request, "receive", args.batch, reply)
         queue = _open_queue(sockets[0], args.queue)
         group = _open_group(sockets[0], queue, args.group) if args.group else 0
         if args.fill:
@@ -165,7 +181,8 @@ def _run(args: argparse.Namespace, sockets: list[socket.socket], request: bytes,
     figures = _load.run(sockets, request, mode=mode, in_flight=args.in_flight, batch=batch,
                         largest_reply=largest_reply, limit=args.count, warm_up=warm_up,
                         seconds=86400.0 if args.count else args.seconds,
-                        polling=bool(getattr(args, "wait_ms", 0)))
+                        polling=bool(getattr(args, "wait_ms", 0)),
+                        cmq=bench_cmq.named(args.queue) if args.cmq else None)
     total = figures["seconds"] + (warm_up if figures["seconds"] else 0.0)
     figures["generator_cpu"] = figures.pop("generator_cpu_seconds") / total if total else 0.0
     load = {name: getattr(args, name) for name in ("connections", "in_flight", "size", "batch")}
@@ -174,13 +191,16 @@ def _run(args: argparse.Namespace, sockets: list[socket.socket], request: bytes,
 
 
 def _connect_all(stack: ExitStack, args: argparse.Namespace) -> list[socket.socket]:
-    host, _, port = args.tcp.rpartition(":")
+    host, _, port = (args.cmq or args.tcp).rpartition(":")
     sockets = []
     for _ in range(args.connections):
         connection = socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_S)
         stack.enter_context(connection)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        _ask(connection, HELLO, b"PNST" + struct.pack("<HHQ", 1, 0, 0))
+        if args.cmq:
+            bench_cmq.greet(connection)
+        else:
+            _ask(connection, HELLO, b"PNST" + struct.pack("<HHQ", 1, 0, 0))
         sockets.append(connection)
     return sockets
 
@@ -201,6 +221,21 @@ def _fill(connection: socket.socket, queue: int, args: argparse.Namespace) -> No
     filled = _load.run([connection], request, mode="send", in_flight=4, batch=batch,
                        largest_reply=4096, seconds=86400.0, warm_up=0.0,
                        limit=-(-args.fill // batch) * batch)
+    if filled["errors"]:
+        raise OSError(f"the queue could not be filled: status {filled['status']:.0f}")
+
+
+def _fits(args: argparse.Namespace) -> None:
+    if args.batch > bench_cmq.LARGEST_BATCH:
+        raise OSError(f"a request of CMQ has up to {bench_cmq.LARGEST_BATCH} messages")
+
+
+def _fill_cmq(connection: socket.socket, args: argparse.Namespace) -> None:
+    batch = bench_cmq.LARGEST_BATCH
+    filled = _load.run([connection], bench_cmq.send_frame(args.queue, args.size, batch),
+                       mode="send", in_flight=64, batch=batch, largest_reply=4096,
+                       seconds=86400.0, warm_up=0.0, limit=-(-args.fill // batch) * batch,
+                       cmq=bench_cmq.named(args.queue))
     if filled["errors"]:
         raise OSError(f"the queue could not be filled: status {filled['status']:.0f}")
 

@@ -12,6 +12,8 @@ class ServeOptions:
     An address is HOST:PORT; port 0 picks a free one; "" leaves it out. push_allow: networks that
     messages may be pushed into although they are not public. cmq_limits: the original's limits;
     cmq_strict: signatures as documented only; cmq_clock: seconds a client's clock may be wrong by.
+    cmq_address: what clients that ask for the way to a CMQ queue are told, instead of the address
+    that they reached us by.
     """
 
     data: str
@@ -24,6 +26,8 @@ class ServeOptions:
     cmq_limits: bool = False
     cmq_strict: bool = False
     cmq_clock: int = 0
+    cmq_tcp: str = ""
+    cmq_address: str = ""
 
     def __post_init__(self) -> None:
         if not 1 <= self.workers <= 256:
@@ -34,7 +38,9 @@ class ServeOptions:
             raise ValueError(f"a clock is wrong by 0 seconds or more, not {self.cmq_clock}")
         for network in self.push_allow:
             ipaddress.ip_network(network)
-        if not self.tcp and not self.http:
+        if self.cmq_address:
+            parse_address(self.cmq_address)
+        if not self.tcp and not self.http and not self.cmq_tcp:
             raise ValueError("neither a TCP nor an HTTP address was given")
 
 

@@ -44,6 +44,13 @@ def add(commands: Any, add_: Add, positive: Callable[[str], int]) -> None:
 
 
 def _add_cmq(command: ArgumentParser) -> None:
+    command.add_argument(
+        "--cmq-tcp", metavar="HOST:PORT", default="", help="the door of CMQ over TCP (none)"
+    )
+    command.add_argument(
+        "--cmq-address", metavar="HOST:PORT", default="",
+        help="where CMQ clients are told that door is (the address they asked, its port)",
+    )  # fmt: skip
     for option, text in (
         ("--cmq-limits", "hold CMQ clients to the original's limits"),
         ("--cmq-strict", "take CMQ signatures only as they are documented"),
@@ -73,6 +80,8 @@ def serve(options: Namespace) -> int:
         "segment_size": options.segment_size,
         "durability": options.durability,
         "push_allow": tuple(options.push_allow),
+        "cmq_tcp": options.cmq_tcp,
+        "cmq_address": options.cmq_address,
         "cmq_limits": options.cmq_limits,
         "cmq_strict": options.cmq_strict,
         "cmq_clock": options.cmq_clock,

@@ -20,6 +20,7 @@ class Limits:
     connections: int = 16384
     in_flight: int = 16384
     parked: int = 64
+    cmq_parked: int = 256
     read_bytes: int = 256 * 1024
     write_bytes: int = 1 * MEBIBYTE
     handshake_s: float = 10.0

@@ -217,6 +217,28 @@ class Topics:
         raise BrokerError(Kind.BUSY, "the topics change all the time; try again")
 
     @refusing
+    def recipients(
+        self, name: str, attributes: Attributes | None = None
+    ) -> tuple[int, list[int], int] | None:
+        """Where a message that carries this goes: (version of the notes that say so, the numbers of
+        the queues in ascending order, how many of them are subscribed).
+
+        None if that is not the same for each such message: the topic has several partitions, a
+        filter looks at the message's id, or a queue that wants it is not there.
+        """
+        topic = self.topic(name)
+        packed = attributes.pack() if attributes is not None else b""
+        wanting = [one for one in topic.subscriptions if one.wants(packed)]
+        queues = self._wanting(topic, packed)
+        if topic.partitions != 1 or len(queues) != len(wanting):
+            return None
+        if any("$id" in one.source for one in topic.subscriptions if one.kind == "sql"):
+            return None
+        home = self.store.queue(partition_queue(name, 0), create=False)
+        numbers = {home.id, *(queue.id for queue in queues)}
+        return topic.version, sorted(numbers), len(numbers) - 1
+
+    @refusing
     def partitions(self, name: str) -> list[Queue]:
         """The queues of the partitions, in order: to read, or to receive from as a group."""
         topic = self.topic(name)

@@ -308,4 +308,32 @@ MUTANTS = (
         "            if True:",
         ("tests/unit/test_engine_short.py",),
     ),
+    Mutant(
+        "nothing is done for a CMQ client that was not let in",
+        "server/_wire_cmq.pxi",
+        "        if not self.admitted:\n            if self.begin(",
+        "        if False:\n            if self.begin(",
+        ("tests/unit/test_cmq_attacks.py",),
+    ),
+    Mutant(
+        "a CMQ frame is refused when it announces too much, not when it has come",
+        "server/_wire_cmq.pxi",
+        "length < CMQ_HEAD or length > self.largest():\n                outcome",
+        "length < CMQ_HEAD:\n                outcome",
+        ("tests/unit/test_cmq_attacks.py",),
+    ),
+    Mutant(
+        "what is published goes by the subscriptions that stand when it is stored",
+        "server/_wire_cmq_topics.pxi",
+        "<uint32_t>body.size, self.cmq.notes)",
+        "<uint32_t>body.size, 0)",
+        ("tests/unit/test_cmq_tcp.py",),
+    ),
+    Mutant(
+        "a subscribed queue that was made again is found again",
+        "server/_wire_cmq_topics.pxi",
+        "            if not queue_there(self.hub.store, way.queues[index]):\n",
+        "            if False:\n",
+        ("tests/unit/test_cmq_tcp.py",),
+    ),
 )

@@ -14,8 +14,8 @@ from typing import Self
 PROGRAM = (
     "import sys; from penstock.server.app import main; "
     "from penstock.server.config import ServeOptions; "
-    "sys.exit(main(ServeOptions(data=sys.argv[1], tcp='127.0.0.1:0', http='127.0.0.1:0', "
-    "workers=int(sys.argv[2]), push_allow=tuple(sys.argv[3:]))))"
+    "sys.exit(main(ServeOptions(data=sys.argv[1], workers=int(sys.argv[2]), tcp=sys.argv[3], "
+    "http=sys.argv[4], cmq_tcp=sys.argv[5], push_allow=tuple(sys.argv[6:]))))"
 )
 NAMES = Path(__file__).parents[2] / "build" / "names"
 
@@ -23,17 +23,22 @@ NAMES = Path(__file__).parents[2] / "build" / "names"
 class Server:
     """`serve` as a child process; the context manager stops it with SIGTERM."""
 
-    def __init__(self, data: Path, workers: int = 1, push_allow: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, data: Path, workers: int = 1, push_allow: tuple[str, ...] = (), *,
+        tcp: str = "127.0.0.1:0", http: str = "127.0.0.1:0", cmq_tcp: str = "",
+    ) -> None:
         environment = {**os.environ, "PYTHONPATH": os.fspath(NAMES)}
         self.process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, os.fspath(data), str(workers), *push_allow],
+            [sys.executable, "-c", PROGRAM, os.fspath(data), str(workers), tcp, http, cmq_tcp,
+             *push_allow],
             stdout=subprocess.PIPE, text=True, env=environment,
         )  # fmt: skip
         assert self.process.stdout is not None
         self.line = self.process.stdout.readline()
-        found = re.match(r"ready tcp=127\.0\.0\.1:(\d+) http=127\.0\.0\.1:(\d+)\n", self.line)
+        here = r"127\.0\.0\.1:(\d+)"
+        found = re.match(rf"ready tcp={here} http={here}(?: cmq-tcp={here})?\n", self.line)
         assert found is not None, self.line
-        self.tcp, self.http = int(found[1]), int(found[2])
+        self.tcp, self.http, self.cmq = (int(port or 0) for port in found.groups())
 
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)

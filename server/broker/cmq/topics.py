@@ -156,25 +156,46 @@ class CmqTopics:
     ) -> int:
         """Store a message in every queue whose subscription wants it; its id."""
         facts = self.facts(name)
-        most = min(facts.max_size or self.rules.max_size[1], self.broker.limits.message_bytes)
         if not body:
             raise CmqError(Fault.EMPTY_BODY)
-        if len(body) > most:
+        if len(body) > self.largest(facts):
             raise CmqError(Fault.MESSAGE_SIZE)
         self.routed(facts, tags, routing_key)
         given = self.ids.next(now_us)
-        properties = {MANY_TAGS: f",{','.join(tags)},"} if len(tags) > 1 else {}
-        attributes = Attributes(
-            tag=tags[0] if tags else "", routing_key=routing_key, id=str(given),
-            properties=properties)
+        attributes = carried(tags, routing_key, str(given))
         try:
             sent = self.topics.send(name, body, attributes)
         except BrokerError as error:
             raise topic_fault(error) from error
-        if self.rules.strict and not sent.queues:
+        self.reached(name, sent.queues)
+        return given
+
+    def way(
+        self, name: str, tags: list[str], routing_key: str
+    ) -> tuple[int, list[int], bytes, int] | None:
+        """Where messages with these tags or this key go: (version of the notes that say so, numbers
+        of the queues, packed attributes but the id, the most bytes of a body). None: it differs."""
+        facts = self.facts(name)
+        self.routed(facts, tags, routing_key)
+        attributes = carried(tags, routing_key)
+        try:
+            found = self.topics.recipients(name, attributes)
+        except BrokerError as error:
+            raise topic_fault(error) from error
+        if found is None:
+            return None
+        version, queues, reached = found
+        self.reached(name, reached)
+        return version, queues, attributes.pack(), self.largest(facts)
+
+    def largest(self, facts: TopicFacts) -> int:
+        return min(facts.max_size or self.rules.max_size[1], self.broker.limits.message_bytes)
+
+    def reached(self, name: str, queues: int) -> None:
+        """Raises, if the original would, that nobody gets a message."""
+        if self.rules.strict and not queues:
             some = self.subscriptions(name)
             raise CmqError(Fault.NO_MATCH if some else Fault.NO_SUBSCRIPTION)
-        return given
 
     def routed(self, facts: TopicFacts, tags: list[str], routing_key: str) -> None:
         """Raises what is wrong with the tags or the routing key of a message."""
@@ -296,6 +317,13 @@ class CmqTopics:
             self.store.note(f"{SUBSCRIPTION_NOTE}{topic}:{name}", value)
         except EngineError as error:
             raise topic_fault(refusal(error)) from error
+
+
+def carried(tags: list[str], routing_key: str, id: str = "") -> Attributes:
+    """What a published message has beside its body."""
+    properties = {MANY_TAGS: f",{','.join(tags)},"} if len(tags) > 1 else {}
+    return Attributes(
+        tag=tags[0] if tags else "", routing_key=routing_key, id=id, properties=properties)
 
 
 def push_of(topic: str, name: str, made: Subscription) -> Push:
