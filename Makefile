@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test debug-test soak mutants bench asv asv-html lint build clean distclean FORCE
+.PHONY: help run test debug-test soak mutants bench asv asv-html gate peers lint build clean distclean FORCE
 
 # release, debug (bounds checked) or trace (for coverage; several times slower).
 PENSTOCK_BUILD ?= release
@@ -63,6 +63,13 @@ asv: $(if $(COMMITS),,build) $(VENV)/bench ## run the benchmark suite; COMMITS=m
 	@exec $(VENV)/bin/asv run --show-stderr $(if $(COMMITS),"$(COMMITS)",--quick --python=same \
 	  --set-commit-hash "$$(git rev-parse HEAD)") $(ARGS)
 
+peers: build $(VENV)/peers ## get the peers from their registries and measure ours beside them
+	@$(PY) benchmarks/peers/install.py
+	@exec $(PY) benchmarks/peers/run.py $(ARGS)
+
+gate: build $(VENV)/base ## count what each call costs in BASE (main unless said) and in this tree; fail if it grew
+	@exec $(PY) benchmarks/gate/gate.py --base $(or $(BASE),main) $(ARGS)
+
 asv-html: $(VENV)/bench ## make pages of what asv has measured: .asv/html/index.html
 	@$(VENV)/bin/asv publish $(ARGS)
 	@exec $(PY) benchmarks/asv_pages.py .asv/html
@@ -101,7 +108,7 @@ sys.exit(main())
 endef
 export COMMAND
 
-# The stamps of .venv: made, base, test, bench. Each is touched when its step is complete, so that
+# The stamps of .venv: made, base, test, bench, peers. Each is touched when its step is complete, so that
 # a set-up that was interrupted is taken up again where it stopped.
 $(VENV)/made:
 	@set -e; chosen=; \
@@ -148,6 +155,12 @@ $(VENV)/bench: $(VENV)/base
 	@echo '· installing what the benchmarks need'
 	@printf '%s\n' "$$WANTED" | $(PY) - bench >$(VENV)/bench.txt
 	@$(PIP) -r $(VENV)/bench.txt
+	@touch $@
+
+$(VENV)/peers: $(VENV)/base
+	@echo '· installing the embedded peers'
+	@printf '%s\n' "$$WANTED" | $(PY) - peers >$(VENV)/peers.txt
+	@$(PIP) -r $(VENV)/peers.txt
 	@touch $@
 
 # A path file and a script of four lines stand for an editable install: that one would compile
