@@ -9,7 +9,9 @@ from penstock.engine.attributes import Attributes
 from penstock.server._wire import HttpRequest
 from penstock.server.broker.errors import BrokerError, Kind
 from penstock.server.broker.limits import Limits
+from penstock.server.protocols.http import later
 from penstock.server.protocols.http.carried import from_fields, from_json
+from penstock.server.protocols.http.later import AT_ONCE, Later
 from penstock.server.protocols.http.models import SendRequest
 
 LINES = msgspec.json.Decoder(SendRequest)
@@ -18,12 +20,13 @@ LINES = msgspec.json.Decoder(SendRequest)
 class Sending(NamedTuple):
     """What a send holds. single: a plain message of octets.
 
-    attributes: one, or None, for each body.
+    attributes: one, or None, for each body. later: when all of them come.
     """
 
     single: bool
     bodies: list[bytes]
     attributes: list[Attributes | None] | None
+    later: Later = AT_ONCE
 
 
 def sending_of(request: HttpRequest, limits: Limits) -> Sending:
@@ -37,15 +40,20 @@ def sending_of(request: HttpRequest, limits: Limits) -> Sending:
     if kind == b"application/vnd.penstock.batch":
         return Sending(False, counted(prefixed(request.body), limits), None)
     attributes: list[Attributes | None] | None = None
+    when = AT_ONCE
     if request.fields:
-        attributes = [from_fields(request.fields)]
-    return Sending(kind == b"application/octet-stream", [request.body], attributes)
+        when, rest = later.from_fields(request.fields)
+        attributes = [from_fields(rest)] if rest else None
+    return Sending(kind == b"application/octet-stream", [request.body], attributes, when)
 
 
 def described(messages: list[SendRequest], limits: Limits) -> Sending:
     bodies = counted([body_of(one) for one in messages], limits)
     attributes = [from_json(one) for one in messages]
-    return Sending(False, bodies, attributes if any(attributes) else None)
+    times = {later.from_json(one) for one in messages}
+    if len(times) > 1:
+        raise BrokerError(Kind.INVALID, "the messages of a batch come all at the same time")
+    return Sending(False, bodies, attributes if any(attributes) else None, times.pop())
 
 
 def body_of(one: SendRequest) -> bytes:

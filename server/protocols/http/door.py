@@ -21,6 +21,7 @@ from penstock.server.protocols.http.problem import REASONS, Response, problem, r
 from penstock.server.protocols.http.quotas import PushTargets, QuotaTargets
 from penstock.server.protocols.http.queues import Call, Queues
 from penstock.server.protocols.http.topics import TopicTargets
+from penstock.server.protocols.http.waiting import WaitingTargets
 
 # The wire's verdicts of a drained operation, see docs/wire.md.
 VERDICTS = {
@@ -53,6 +54,7 @@ class HttpDoor:
         self.observer = Observer(self, seeing, board)
         self.quotas = QuotaTargets(broker, bridge)
         self.pushes = PushTargets(broker, bridge)
+        self.waiting = WaitingTargets(self, broker, bridge, durability)
         # Other protocols on the same port: whether a path is theirs, and who answers then.
         self.beside: list[tuple[Callable[[str], bool], Answering]] = []
 
@@ -99,6 +101,13 @@ class HttpDoor:
         if parts[:3] == ["", "v1", "quotas"] and len(parts) in (3, 5):
             scope, name = (parts[3], unquote(parts[4])) if len(parts) == 5 else ("", "")
             return await self.quotas.answer(method, scope, name, request.body)
+        waiting = self.waiting.handlers(parts)
+        if waiting:
+            found = waiting.get("GET" if method == "HEAD" else method)
+            if found is None:
+                return not_allowed(", ".join(waiting))
+            id = unquote(parts[3]) if len(parts) > 3 else ""
+            return await found(Call("", dict(parse_qsl(query)), request), id)
         topics = parts[:3] == ["", "v1", "topics"]
         most = 6 if parts[4:5] in (["groups"], ["offsets"], ["members"]) else 5
         if not topics and (parts[:3] != ["", "v1", "queues"] or len(parts) > most):

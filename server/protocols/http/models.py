@@ -8,12 +8,18 @@ from penstock.server.broker.throttle import Quota
 
 Count = Annotated[int, Meta(ge=1, le=4096)]
 Milliseconds = Annotated[int, Meta(ge=0, le=43_200_000)]
+Natural = Annotated[int, Meta(ge=0)]
 PropertyName = Annotated[str, Meta(min_length=1, max_length=255)]
 Group = Annotated[str, Meta(max_length=128)]
 
 
 class SendRequest(Struct, forbid_unknown_fields=True):
-    """One message: text in body, or any bytes in body_base64."""
+    """One message: text in body, or any bytes in body_base64.
+
+    It comes after delay_ms or at due_us (since 1970). A half comes when it is committed; the
+    producers of producer_group are asked about it after first_check_ms, then each
+    check_interval_ms.
+    """
 
     body: str | UnsetType = UNSET
     body_base64: bytes | UnsetType = UNSET
@@ -24,14 +30,24 @@ class SendRequest(Struct, forbid_unknown_fields=True):
     reply_to: str | UnsetType = UNSET
     correlation: str | UnsetType = UNSET
     properties: dict[PropertyName, str] | UnsetType = UNSET
+    delay_ms: Natural | UnsetType = UNSET
+    due_us: Natural | UnsetType = UNSET
+    half: bool | UnsetType = UNSET
+    producer_group: str | UnsetType = UNSET
+    first_check_ms: Natural | UnsetType = UNSET
+    check_interval_ms: Natural | UnsetType = UNSET
+    checks: Natural | UnsetType = UNSET
 
 
 class SendReply(Struct, omit_defaults=True):
+    """waits: it is not in its queue yet, and its offset is not known; id is for /v1/pending."""
+
     id: str
-    offset: int
+    offset: int | None
     durability: Literal["disk", "kernel"]
     count: int = 1
     duplicate: bool = False
+    waits: bool = False
 
 
 class ReceiveRequest(Struct, forbid_unknown_fields=True):

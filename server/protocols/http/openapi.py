@@ -7,11 +7,12 @@ import msgspec
 from penstock.server.broker import asks
 from penstock.server.broker.push import Subscription
 from penstock.server.broker.throttle import Quota
-from penstock.server.protocols.http import models, topics
+from penstock.server.protocols.http import models, topics, waiting
 from penstock.server.protocols.http.problem import Problem
 
 QUEUE = "/v1/queues/{queue}"
 TOPIC = "/v1/topics/{topic}"
+PENDING = "/v1/pending/{id}"
 PUSH = "/v1/push/{name}"
 QUOTA = "/v1/quotas/{scope}/{name}"
 # target, method, what it does, request, reply, status
@@ -64,6 +65,15 @@ OPERATIONS: tuple[tuple[str, str, str, Any, Any, int], ...] = (
     (f"{TOPIC}/subscriptions/{{queue}}", "put", "Let a queue get what a filter wants",
      topics.SubscribeRequest, topics.Subscription, 201),
     (f"{TOPIC}/subscriptions/{{queue}}", "delete", "Let it get no more", None, None, 204),
+    ("/v1/pending", "get", "What waits, by when it comes", asks.Waiting, dict, 200),
+    (PENDING, "get", "Show a message that waits", None, dict, 200),
+    (PENDING, "patch", "Let it come at another time", waiting.MoveRequest, dict, 200),
+    (PENDING, "delete", "Cancel it", None, dict, 200),
+    (f"{PENDING}/commit", "post", "Commit a half", None, models.SendReply, 200),
+    (f"{PENDING}/rollback", "post", "Roll a half back", None, waiting.RollbackReply, 200),
+    ("/v1/checks", "post", "Be asked what became of halves", waiting.ChecksRequest, dict, 200),
+    ("/v1/atomic", "post", "Send to several queues, to all or none", waiting.AtomicRequest,
+     waiting.AtomicReply, 201),
     ("/v1/lag", "get", "How far all groups are behind", asks.Lag, dict, 200),
 )
 RAW = ("application/octet-stream", "application/x-ndjson", "application/vnd.penstock.batch")
@@ -109,6 +119,9 @@ def operation(
         made["parameters"] = [topic, *made.get("parameters", [])]
     if path == PUSH:
         made["parameters"] = [{"name": "name", "in": "path", "required": True, "schema": NAME}]
+    if "{id}" in path:
+        waits = {"type": "string", "pattern": "^[0-9a-f]{8}-p[0-9a-f]{15}$"}
+        made["parameters"] = [{"name": "id", "in": "path", "required": True, "schema": waits}]
     if "{scope}" in path:
         scope = {"type": "string", "enum": ["queue", "namespace"]}
         made["parameters"] = [
@@ -139,7 +152,8 @@ def asked(model: Any) -> list[dict[str, Any]]:
     fields = schemas[model.__name__]["properties"]
     return [
         {"name": name, "in": "query", "schema": schema, "style": "form"}
-        for name, schema in fields.items() if name not in ("queue", "properties")
+        for name, schema in fields.items()
+        if name != "properties" and (name != "queue" or model is asks.Waiting)
     ]
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import msgspec
 
-from penstock.engine._core import Batch, Consumer, Queue
+from penstock.engine._core import Batch, Consumer, Queue, SendReceipt
+from penstock.engine.attributes import Attributes
 from penstock.server._wire import HttpRequest
 from penstock.server.bridge import Bridge
 from penstock.server.broker.broker import Broker
@@ -17,9 +18,11 @@ from penstock.server.broker.errors import BrokerError, Kind
 from penstock.server.broker.groups import Groups
 from penstock.server.broker.retry import told
 from penstock.server.broker.temporary import Temporary
+from penstock.server.broker.transaction import Transactions
 from penstock.server.protocols.http import models
 from penstock.server.protocols.http.batches import sending_of
 from penstock.server.protocols.http.carried import header_text, into_fields, into_json
+from penstock.server.protocols.http.later import Later, receipt_reply
 from penstock.server.protocols.http.problem import Response, reply
 
 if TYPE_CHECKING:
@@ -59,6 +62,7 @@ class Queues:
         self.broker = broker
         self.temporary = Temporary(broker)
         self.groups = Groups(broker, now_us)
+        self.transactions = Transactions(broker)
         self.call = bridge.call
         self.durability = durability
         self.verbs: dict[str, dict[str, Callable[[Call], Awaitable[Response]]]] = {
@@ -114,13 +118,13 @@ class Queues:
         if level not in ("disk", "kernel"):
             raise BrokerError(Kind.INVALID, "durability is disk or kernel")
         request = call.request
-        single, bodies, attributes = sending_of(request, self.broker.limits)
+        single, bodies, attributes, later = sending_of(request, self.broker.limits)
         if any(len(body) > self.broker.limits.message_bytes for body in bodies):
             limit = self.broker.limits.message_bytes
             raise BrokerError(Kind.TOO_LARGE, "a message is over its limit", limit=limit)
         self.admit(queue, bodies)
         receipt = await self.call(
-            queue.append_many, bodies, attributes=attributes, durability=cast("Durability", level),
+            self.store, queue, bodies, attributes, later, durability=cast("Durability", level),
             producer=request.producer, sequence=request.sequence,
         )  # fmt: skip
         routes = self.door.hub.routes if self.door.hub is not None else {}
@@ -129,12 +133,22 @@ class Queues:
                 routes.clear()
             routes[request.url] = queue.id | (level == "disk") << 32
         count = 1 if single else len(bodies)
-        return reply(
-            models.SendReply(
-                receipt.id, receipt.offset, receipt.durability, count, receipt.duplicate
-            ),
-            201,
-        )
+        return reply(receipt_reply(receipt, count), 201)
+
+    def store(
+        self, queue: Queue, bodies: Sequence[bytes], attributes: Sequence[Attributes | None] | None,
+        later: Later, **options: Any,
+    ) -> SendReceipt:
+        """Store what a send holds, at once or to come."""
+        when: dict[str, Any] = {"delay_ms": later.delay_ms, "due_us": later.due_us}
+        if not later.half:
+            return self.transactions.schedule.send_many(
+                queue, bodies, attributes, **when, **options)
+        if len(bodies) > 1:
+            raise BrokerError(Kind.INVALID, "a half is sent by itself")
+        return self.transactions.prepare(
+            queue, bodies[0], attributes[0] if attributes else None, group=later.producer_group,
+            check_back=later.check_back, **when, **options)
 
     async def receive(self, call: Call) -> Response:
         asked = call.read(models.ReceiveRequest)

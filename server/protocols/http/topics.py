@@ -128,7 +128,10 @@ class TopicTargets:
         if level not in ("disk", "kernel"):
             raise BrokerError(Kind.INVALID, "durability is disk or kernel")
         limits = self.topics.limits
-        _, bodies, attributes = sending_of(call.request, limits)
+        _, bodies, attributes, later = sending_of(call.request, limits)
+        if later.waits:
+            text = "a topic's messages do not wait; send to a partition, the queue TOPIC#N"
+            raise BrokerError(Kind.INVALID, text)
         if len(bodies) != 1:
             raise BrokerError(Kind.INVALID, "a topic takes one message at a time")
         if len(bodies[0]) > limits.message_bytes:
