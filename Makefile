@@ -3,9 +3,9 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test debug-test soak mutants bench asv asv-html gate peers lint build clean distclean FORCE
+.PHONY: help run test debug-test asan-run asan-test fuzz soak mutants bench asv asv-html gate peers lint build clean distclean FORCE
 
-# release, debug (bounds checked) or trace (for coverage; several times slower).
+# release, debug (bounds checked), trace (for coverage; several times slower) or asan.
 PENSTOCK_BUILD ?= release
 export PENSTOCK_BUILD
 
@@ -46,6 +46,24 @@ test: build $(VENV)/test $(VENV)/java ## run the tests
 
 debug-test: ## run the tests against a build that checks its bounds
 	@exec $(MAKE) --no-print-directory PENSTOCK_BUILD=debug test
+
+# Python itself keeps much until its end, so leaks are not looked for; its own pools are turned off, so that each
+# object has a fence of its own.
+ASAN_TESTS := $(sort $(wildcard tests/unit/test_engine_*.py tests/unit/test_server_*.py \
+  tests/unit/test_http_*.py tests/unit/test_broker_*.py tests/fuzz/test_*.py)) tests/crash/test_flips.py
+ifeq ($(PENSTOCK_BUILD),asan)
+asan-run: build $(VENV)/test
+	@exec env PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0:abort_on_error=1:allocator_may_return_null=1 \
+	  UBSAN_OPTIONS=print_stacktrace=1 \
+	  LD_PRELOAD="$$($(or $(CC),gcc) -print-file-name=libasan.so) $$($(or $(CC),gcc) -print-file-name=libubsan.so)" \
+	  $(PY) -m pytest -q $(or $(ARGS),$(ASAN_TESTS))
+endif
+
+fuzz: build $(VENV)/test ## feed every parser what is nearly right; FUZZ=600 seconds for each test
+	@exec $(PY) -m pytest -q tests/fuzz --fuzz $(or $(FUZZ),60) $(ARGS)
+
+asan-test: ## run the tests of C code with addresses and undefined behaviour checked
+	@exec $(MAKE) --no-print-directory PENSTOCK_BUILD=asan asan-run
 
 soak: build $(VENV)/test ## kill it thousands of times under load
 	@exec $(PY) -m pytest -q tests/crash --soak $(ARGS)

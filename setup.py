@@ -21,11 +21,19 @@ for name, folder in ROOMS.items():
         if not link.exists() and source.name != "__pycache__":
             link.symlink_to(os.path.relpath(source, link.parent))
 
-# release, debug (bounds checked) or trace (for coverage; several times slower).
+# release, debug (bounds checked), trace (for coverage; several times slower) or asan (addresses
+# and undefined behaviour checked; runs only beside the sanitizer's library: make asan-test).
 # The C files of another kind are stale although no source is newer: hence last.
 BUILD = os.environ.get("PENSTOCK_BUILD", "release")
 last = Path("build", "last")
 stale = not last.exists() or last.read_text() != BUILD
+
+# Receipts are read where they stand in a frame, as the platforms we build for allow: hence no
+# check of alignment.
+SANITIZERS = [
+    "-fsanitize=address,undefined", "-fno-sanitize=alignment", "-fno-sanitize-recover=all",
+]
+SANITIZED = ["-O1", "-g", "-fno-omit-frame-pointer", *SANITIZERS]
 
 
 def extension(name: str, source: str) -> Extension:
@@ -37,8 +45,11 @@ def extension(name: str, source: str) -> Extension:
         define_macros=tracing if BUILD == "trace" else [],
         include_dirs=["engine"],
         depends=[os.fspath(p) for p in (*folder.glob("*.pxi"), *Path("engine").glob("*.h"))],
-        extra_compile_args=["-O3", "-g1", "-Wall", "-Wextra", "-Wno-unused-parameter"],
-        extra_link_args=["-pthread"],
+        extra_compile_args=[
+            *(SANITIZED if BUILD == "asan" else ["-O3", "-g1"]),
+            "-Wall", "-Wextra", "-Wno-unused-parameter",
+        ],
+        extra_link_args=["-pthread", *(SANITIZERS if BUILD == "asan" else [])],
     )
 
 

@@ -8,6 +8,7 @@ import asyncio
 from collections import OrderedDict, deque
 from email.utils import formatdate
 from heapq import heappop, heappush
+from select import POLLRDHUP, poll
 from time import monotonic, time
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
@@ -57,6 +58,7 @@ include "_wire_later.pxi"
 include "_wire_native.pxi"
 include "_wire_first.pxi"
 include "_wire_http_shapes.pxi"
+include "_wire_http_leaving.pxi"
 include "_wire_http.pxi"
 include "_wire_proto.pxi"
 include "_wire_cmq_frame.pxi"

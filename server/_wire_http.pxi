@@ -16,11 +16,7 @@ cdef enum:
 CMQ_TARGETS = (b"/v2/index.php?", b"//v2/index.php?", b"/?")
 
 
-cdef bint is_loopback(host) except -1:
-    return host in ("127.0.0.1", "::1", "::ffff:127.0.0.1") or host.startswith("127.")
-
-
-cdef class HttpEndpoint(Endpoint):
+cdef class HttpEndpoint(HttpBase):
     """The requests of one connection, answered in their order.
 
     Invariants:
@@ -36,19 +32,17 @@ cdef class HttpEndpoint(Endpoint):
     cdef bytes plain_head, plain_url, plain_ext
     cdef size_t plain_body
     cdef uint32_t finished
-    cdef object door, parser, backlog, refusal
+    cdef object parser, refusal
     cdef HttpRequest current, plain
     cdef list parts
     cdef dict ready
     cdef uint32_t tag, answered, hosts, lengths, header_count, staged
     cdef size_t head_used, head_fed, stray, body_used, body_fed, chunks
     cdef uint8_t state
-    cdef bint begun, chunked, expects, busy, last
+    cdef bint begun, chunked, expects
     cdef double began
     cdef object longer              # a target that comes in pieces
     cdef size_t url_used
-    cdef bint local
-    cdef str here
 
     def __init__(self, Hub hub, door):
         self.hub = hub
@@ -57,12 +51,6 @@ cdef class HttpEndpoint(Endpoint):
         self.backlog = deque()
         self.ready = {}
         self.parts = []
-
-    def connection_made(self, transport):
-        Endpoint.connection_made(self, transport)
-        ends = transport.get_extra_info("sockname"), transport.get_extra_info("peername")
-        self.here = ends[0][0] if ends[0] else ""
-        self.local = all(end and is_loopback(end[0]) for end in ends)
 
     def buffer_updated(self, Py_ssize_t size):
         self.hub.received_bytes += size
@@ -239,7 +227,8 @@ cdef class HttpEndpoint(Endpoint):
         if version != "1.1" and version != "1.0":
             raise RefusedError(505, "invalid", "HTTP/1.1 is spoken here")
         self.state = IN_BODY
-        if self.expects and self.transport is not None and not self.backlog and not self.in_flight:
+        if (self.expects and self.transport is not None and not self.backlog and not self.in_flight
+                and not self.busy):
             self.flush()
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
@@ -327,7 +316,8 @@ cdef class HttpEndpoint(Endpoint):
     cdef int pump(self) except -1:
         """Start what may start; hold the connection while something has to wait."""
         cdef int outcome
-        while self.backlog and not self.busy and not self.closing:
+        # Who does not read the answers is asked no more of: each can be large.
+        while self.backlog and not self.busy and not self.closing and not self.held & HELD_BY_PEER:
             outcome = self.stage_request(self.backlog[0])
             if outcome == NEXT:
                 self.backlog.popleft()
@@ -341,10 +331,11 @@ cdef class HttpEndpoint(Endpoint):
                 break
             self.busy = True
             self.hub.in_calls += 1
-            request = self.backlog.popleft()
+            request = self.asked = self.backlog.popleft()
             task = self.hub.loop.create_task(self.door.answer(request))
             task.add_done_callback(HttpAnswered(self, request))
-        if self.backlog or self.busy:
+        # While only one is answered we read on: else we would not see its peer hang up.
+        if self.backlog:
             self.hold(HELD_BY_CALL)
         else:
             self.release(HELD_BY_CALL)
@@ -357,8 +348,15 @@ cdef class HttpEndpoint(Endpoint):
             self.hub.lane.kick()
         return 0
 
+    def resume_writing(self):
+        Endpoint.resume_writing(self)
+        if not self.held & HELD_BY_PEER and not self.closing:
+            self.after()
+            self.flush()
+
     cdef int answered_by(self, HttpRequest request, future) except -1:
         self.busy = False
+        self.asked = None
         self.hub.in_calls -= 1
         if self.transport is None:
             return 0
@@ -366,14 +364,6 @@ cdef class HttpEndpoint(Endpoint):
         self.write(status, head, body, request.last, request.method == b"HEAD")
         self.after()
         self.flush()
-        return 0
-
-    cdef int write(self, int status, bytes head, bytes body, bint last, bint bare) except -1:
-        text = b"HTTP/1.1 %d %b\r\nDate: %b\r\n%bContent-Length: %d\r\n%b\r\n%b" % (
-            status, self.door.reasons[status], self.hub.date, head, len(body),
-            b"Connection: close\r\n" if last else b"", b"" if bare else body)
-        if buffer_append(&self.out, PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text)) < 0:
-            raise MemoryError
         return 0
 
     cdef int after(self) except -1:

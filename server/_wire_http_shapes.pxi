@@ -1,6 +1,6 @@
 # What an HTTP connection reads and writes: a whole request, why bytes are none, the reply to a send.
 
-cdef class HttpEndpoint(Endpoint)
+cdef class HttpBase(Endpoint)
 
 
 class RefusedError(Exception):
@@ -16,8 +16,10 @@ cdef class HttpRequest:
     cdef readonly bytes host
     cdef bytes ext                  # the same, packed; None until it was asked for
     cdef dict signed
-    cdef HttpEndpoint endpoint
+    cdef HttpBase endpoint
     cdef bint octets, last
+    cdef readonly bint gone         # nobody reads the answer any more
+    cdef Parked waiting
 
     @property
     def given(self):
@@ -37,7 +39,7 @@ cdef class HttpRequest:
     @property
     def connected(self):
         """Whether there is still somebody to answer."""
-        return self.endpoint.transport is not None
+        return not self.gone and self.endpoint.transport is not None
 
 
 cdef uint64_t number_of(bytes value) except? 0:

@@ -48,6 +48,10 @@ cdef class Endpoint:
     cdef bint expired(self, double now) noexcept:
         return False
 
+    cdef bint abandoned(self) except -1:
+        """Whether we read no more and wait for somebody else, while the peer may be long gone."""
+        return False
+
     cdef int stop(self) except -1:
         """The server stops: answer what waits, close when nothing is in flight."""
         return 0
@@ -261,8 +265,15 @@ cdef class Hub:
         return 0
 
     cdef int unstalled(self, Endpoint endpoint) except -1:
-        if self.waiting.count:
-            self.waiting.wake_all()
+        """It reads again: what it waits for may have come meanwhile."""
+        cdef Framed framed
+        cdef Parked parked
+        if isinstance(endpoint, Framed):
+            framed = <Framed>endpoint
+            for one in list(framed.waits or ()):
+                parked = <Parked>one
+                if not parked.gone:
+                    self.waiting.wake_group(parked.queue, -1 if parked.verb == READ else <int64_t>parked.group)
             self.flush()
         return 0
 
@@ -311,11 +322,11 @@ cdef class Hub:
         """A number that changes whenever something may have become receivable."""
         return self.lane.arrivals()
 
-    def wait(self, uint32_t queue, uint32_t group, uint32_t wait_ms, seen=None):
+    def wait(self, uint32_t queue, uint32_t group, uint32_t wait_ms, seen=None, HttpRequest request=None):
         """A future that is done when the group may have a message, at the latest after wait_ms.
 
         seen: arrivals from before the look that found nothing, which was on another thread: what came between
-        that look and this call would else be noticed late.
+        that look and this call would else be noticed late. request: for whom; it is done as well when the peer is gone.
         """
         cdef Parked parked = Parked.__new__(Parked)
         parked.future = self.loop.create_future()
@@ -323,9 +334,17 @@ cdef class Hub:
         parked.queue = queue
         parked.group = group
         self.waiting.park(parked, min(wait_ms, self.wait_limit))
-        if seen is not None and seen != self.lane.arrivals():
+        if request is not None:
+            request.waiting = parked
+        if (seen is not None and seen != self.lane.arrivals()) or (request is not None and request.gone):
             self.waiting.served(parked)
         return parked.future
+
+    def took(self, uint32_t queue, uint32_t group):
+        """One that was woken took something: there may be more for those behind it."""
+        if self.waiting.count:
+            self.waiting.wake_group(queue, group)
+            self.flush()
 
     def released(self, uint32_t queue=0):
         """Messages (of a queue) were given back on another thread: who waits here may have them now."""
@@ -366,6 +385,7 @@ cdef class Hub:
         cdef Endpoint endpoint
         cdef double now = monotonic()
         cdef double stall = self.limits.stall_s
+        cdef list waiting = []
         self.date = formatdate(usegmt=True).encode()
         for endpoint in [one for one in self.slots if one is not None]:
             if endpoint.transport is None:
@@ -376,8 +396,27 @@ cdef class Hub:
             elif not endpoint.closing and endpoint.expired(now):
                 self.dropped += 1
                 endpoint.transport.close()
+            elif endpoint.abandoned():
+                waiting.append(endpoint)
+        self.drop_gone(waiting)
         if not self.stopping or self.connections:
             self.loop.call_later(1.0, self.sweep)
+
+    cdef int drop_gone(self, list endpoints) except -1:
+        """Drop those whose peer has hung up: of a connection that is not read nobody else tells us."""
+        cdef Endpoint endpoint
+        if not endpoints:
+            return 0
+        asked = poll()
+        found = {}
+        for endpoint in endpoints:
+            number = endpoint.transport.get_extra_info("socket").fileno()
+            found[number] = endpoint
+            asked.register(number, POLLRDHUP)
+        for number, _ in asked.poll(0):
+            endpoint = found[number]
+            endpoint.transport.abort()
+        return 0
 
     def begin_stop(self):
         """Read no more; answer those who wait; close each connection as soon as it is owed nothing."""

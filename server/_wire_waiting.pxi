@@ -1,6 +1,10 @@
 # Receivers that found nothing: who they are, and what serves them.
 
 cdef double RETRY_S = 0.2   # a safety net under the wake-ups, for what other processes do
+cdef double LOOKS_A_S = 20000.0     # at most about so many groups are looked at by that net
+
+cdef enum:
+    CALLED_AT_ONCE = 4      # futures that one arrival wakes: each costs a call on a thread
 
 
 @cython.final
@@ -75,7 +79,7 @@ cdef class WaitingRoom:
     cdef int watch(self, uint32_t queue, int64_t group) except -1:
         """Come back when a lease or a delay of the group runs out."""
         cdef double now = monotonic()
-        cdef double when = now + RETRY_S
+        cdef double when = now + RETRY_S + len(self.due_at) / LOOKS_A_S
         cdef uint64_t due = self.hub.store.next_due(queue, <uint32_t>group)
         if due:
             when = min(when, now + max(0.001, due / 1e6 - time() + 0.0005))
@@ -143,9 +147,14 @@ cdef class WaitingRoom:
         return 0
 
     cdef int wake_group(self, uint32_t queue, int64_t group) except -1:
-        """Serve the waiting of one group until it is dry; readers are all tried."""
+        """Serve the waiting of one group until it is dry; readers are all tried.
+
+        Of futures a few are woken: nobody knows what they will take. One that took something passes it on, see
+        Hub.took.
+        """
         cdef Parked parked
         cdef Py_ssize_t left
+        cdef int called = 0
         groups = self.queues.get(queue)
         line = None if groups is None else groups.get(group)
         if line is None:
@@ -158,6 +167,10 @@ cdef class WaitingRoom:
         while left and line:
             left -= 1
             parked = <Parked>next(iter(line))
+            if parked.future is not None:
+                called += 1
+                if called > CALLED_AT_ONCE:
+                    break
             if not self.served(parked):
                 break
             if not parked.gone:
@@ -172,6 +185,8 @@ cdef class WaitingRoom:
             self.remove(parked)
             self.answer_nothing(parked)
             return True
+        if parked.endpoint.out.used >= self.hub.out_bytes:
+            parked.endpoint.flush()
         if parked.endpoint.held & HELD_BY_PEER:
             # It could not read the messages; whoever waits behind it can.
             return True

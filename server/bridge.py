@@ -5,6 +5,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
+from penstock.server.broker.errors import BrokerError, Kind
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -19,8 +21,11 @@ class Bridge:
     def call(
         self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs
     ) -> asyncio.Future[R]:
-        """Run the function on a thread; await the result."""
-        return self.loop.run_in_executor(self.pool, lambda: function(*args, **kwargs))
+        """Run the function on a thread; await the result. Raises SHUTTING_DOWN after close."""
+        try:
+            return self.loop.run_in_executor(self.pool, lambda: function(*args, **kwargs))
+        except RuntimeError as error:
+            raise BrokerError(Kind.SHUTTING_DOWN, "the server is stopping") from error
 
     def close(self) -> None:
         """Wait for the calls under way."""

@@ -7,6 +7,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--soak", action="store_true", help="run the heavy tests too, and the others at full length"
     )
+    parser.addoption(
+        "--fuzz", type=float, default=0, help="how many seconds each test of tests/fuzz goes on"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

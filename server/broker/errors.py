@@ -57,6 +57,7 @@ KINDS: tuple[tuple[type[engine.EngineError], Kind], ...] = (
     (engine.StoreClosedError, Kind.SHUTTING_DOWN),
     (engine.StoreBusyError, Kind.BUSY),
     (engine.StoreLockedError, Kind.BUSY),
+    (engine.OpenLimitError, Kind.BUSY),
     (engine.CorruptionError, Kind.CORRUPT),
     (engine.EngineError, Kind.INTERNAL),
 )

@@ -16,6 +16,7 @@ PENDING = "tests/unit/test_engine_pending.py"
 PENDING_CRASH = "tests/crash/test_pending.py"
 FILTERS = "tests/unit/test_engine_filters.py"
 FILTERED = "tests/unit/test_engine_filtered.py"
+ATTACKS = "tests/unit/test_server_attacks.py"
 FILTER_MODEL = "tests/property/test_filter_model.py"
 
 
@@ -335,5 +336,26 @@ MUTANTS = (
         "            if not queue_there(self.hub.store, way.queues[index]):\n",
         "            if False:\n",
         ("tests/unit/test_cmq_tcp.py",),
+    ),
+    Mutant(
+        "who does not read the answers is asked no more of",
+        "server/_wire_http.pxi",
+        "and not self.closing and not self.held & HELD_BY_PEER:",
+        "and not self.closing:",
+        (ATTACKS,),
+    ),
+    Mutant(
+        "a receiver that is gone takes nothing",
+        "server/_wire_http.pxi",
+        "            self.hub.waiting.remove(request.waiting)\n",
+        "            return 0\n",
+        (ATTACKS,),
+    ),
+    Mutant(
+        "a peer that hung up behind unread requests is noticed",
+        "server/_wire_hub.pxi",
+        "            endpoint.transport.abort()\n        return 0\n",
+        "            pass\n        return 0\n",
+        (ATTACKS,),
     ),
 )

@@ -134,7 +134,7 @@ class QueueActions:
         asked = read(fields, Sending)
         form = Form([("queueName", asked.QueueName), ("msgBody", asked.MsgContent),
                      ("delaySeconds", str(asked.DelaySeconds))])
-        sent = self.messages.send(Ask("SendMessage", form, now_us, [], bool))
+        sent = self.messages.send(Ask("SendMessage", form, now_us, [], None))
         return {"Result": "true", "MsgId": sent["msgId"]}
 
     def described(self, name: str) -> Fields:

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from penstock.server._wire import HttpRequest
 from penstock.server.broker.cmq.faults import CmqError, Fault
 from penstock.server.protocols.cmq_http.form import Form
 
@@ -17,13 +18,16 @@ LISTED, LIST_LIMIT = 20, 50
 @dataclass(frozen=True, slots=True)
 class Ask:
     """addresses: where the TCP door is, as the client of this connection can reach it; connected:
-    whether there is still somebody to answer."""
+    whether there is still somebody to answer to request."""
 
     action: str
     form: Form
     now_us: int
     addresses: list[str]
-    connected: Callable[[], bool]
+    request: HttpRequest | None
+
+    def connected(self) -> bool:
+        return self.request is None or self.request.connected
 
     def policy(self) -> dict[str, Any]:
         """What the parameter deadLetterPolicy, a JSON object, says."""

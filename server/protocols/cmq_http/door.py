@@ -107,7 +107,7 @@ class CmqDoor:
         self.admission.admit(
             method, host, path.decode("ascii", "replace"), pairs, form, request.local, now_us)
         action = form.text("Action").lower()
-        ask = Ask(action, form, now_us, self.addresses(request), lambda: request.connected)
+        ask = Ask(action, form, now_us, self.addresses(request), request)
         if action in REPEATED:
             return await self.messages.waiting[action](ask)
         handler = self.actions.get(action)

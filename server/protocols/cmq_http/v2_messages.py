@@ -118,18 +118,18 @@ class MessageActions:
         wait_ms = found.defaults.wait_ms if wait_s is None else max(0, wait_s) * 1000
         deadline = time.monotonic() + min(wait_ms, self.rules.polling_s[1] * 1000) / 1000
         while True:
-            messages = await self.taken(found, count)
+            messages = await self.taken(found, count, ask)
             left_ms = int((deadline - time.monotonic()) * 1000)
             hub = self.door.hub
             if messages:
                 return {"msgInfoList": messages} if many else messages[0]
             if left_ms <= 0 or hub is None or hub.stopping or not ask.connected():
                 raise CmqError(Fault.NO_MESSAGE)
-            await hub.wait(found.queue.id, found.group.id, left_ms)
+            await hub.wait(found.queue.id, found.group.id, left_ms, request=ask.request)
             if not ask.connected():
                 raise CmqError(Fault.NO_MESSAGE)
 
-    async def taken(self, found: Found, count: int) -> list[dict[str, Any]]:
+    async def taken(self, found: Found, count: int, ask: Ask) -> list[dict[str, Any]]:
         """The messages there are now, leased."""
         hub = self.door.hub
         if hub is not None and hub.gates.count:
@@ -141,7 +141,10 @@ class MessageActions:
         batch = await self.call(
             found.group.receive, count, max_bytes=TAKE_BYTES, lease_ms=lease_ms)
         if hub is not None and len(batch):
+            if not ask.connected():
+                await self.call(found.group.release, batch.receipts, delay_ms=0)
             hub.gates.received(found.queue.id, len(batch))
+            hub.took(found.queue.id, found.group.id)
         return self.described(batch, found.queue.id, lease_ms, time.time_ns() // SECOND_US // 1000)
 
     def described(

@@ -34,6 +34,7 @@ RECEIPT = 24
 VERDICTS = ("done", "stale", "forged")
 TAKE_BYTES = 4 << 20
 WAIT_MS = 600_000
+LOOKS = 4
 
 
 class Call(NamedTuple):
@@ -159,7 +160,9 @@ class Queues:
         await self.call(self.groups.expect, Group(call.name, asked.group, asked.filter, asked.kind))
         group = await self.call(self.broker.group, queue, asked.group)
         deadline = time.monotonic() + asked.wait_ms / 1000
+        looks = 0
         while True:
+            looks += 1
             hub = self.door.hub
             assert hub is not None
             seen = hub.arrivals
@@ -170,14 +173,23 @@ class Queues:
                 group.receive, most, max_bytes=TAKE_BYTES, lease_ms=asked.lease_ms
             ) if most else None
             left_ms = int((deadline - time.monotonic()) * 1000)
-            if batch is not None and (len(batch) or left_ms <= 0 or hub.stopping):
+            if batch is not None and (
+                len(batch) or left_ms <= 0 or hub.stopping or call.request.gone
+            ):
                 break
             if batch is None and (left_ms <= closed_ms or hub.stopping):
                 raise throttled(closed_ms)
-            # What is over a quota waits for time to pass, not for what arrives.
+            # What is over a quota waits for time to pass, not for what arrives. seen tells of the
+            # whole store: where others are busy it may never stand still, so looking has an end.
             await hub.wait(queue.id, group.id, min(left_ms, closed_ms or left_ms),
-                           None if closed_ms else seen)
-        hub.gates.received(queue.id, len(batch))
+                           None if closed_ms or looks % LOOKS == 0 else seen, call.request)
+        if len(batch):
+            if call.request.gone:
+                # Nobody reads the answer: the messages would be withheld until their lease ends.
+                await self.call(group.release, batch.receipts, delay_ms=0)
+            else:
+                hub.gates.received(queue.id, len(batch))
+            hub.took(queue.id, group.id)
         return octet_reply(queue, batch) if octets else reply(messages_reply(queue, batch, True))
 
     def admit(self, queue: Queue, bodies: Sequence[bytes]) -> None:

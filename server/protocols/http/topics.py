@@ -161,14 +161,18 @@ class TopicTargets:
             assert hub is not None
             if found is not None:
                 number, batch = found
+                if call.request.gone:
+                    taken = await self.call(self.topics.broker.group, queues[number], asked.group)
+                    await self.call(taken.release, batch.receipts, delay_ms=0)
+                hub.released(queues[number].id)
                 return reply(
                     TopicMessages(number, messages_reply(queues[number], batch, True).messages))
-            if left_ms <= 0 or hub.stopping:
+            if left_ms <= 0 or hub.stopping or call.request.gone:
                 return reply(TopicMessages(0, []))
             home = queues[0]
             group = await self.call(self.topics.broker.group, home, asked.group)
             wait_ms = left_ms if len(queues) == 1 else min(left_ms, LOOK_MS)
-            await hub.wait(home.id, group.id, wait_ms)
+            await hub.wait(home.id, group.id, wait_ms, request=call.request)
             queues = await self.call(self.topics.partitions, call.name)
 
     async def confirm(self, call: Call) -> Response:
