@@ -7,6 +7,7 @@ drained operation and the bytes of its reply, is C. What is rare goes to Python.
 import asyncio
 from collections import OrderedDict, deque
 from email.utils import formatdate
+from hashlib import sha1, sha256
 from heapq import heappop, heappush
 from select import POLLRDHUP, poll
 from time import monotonic, time
@@ -57,8 +58,12 @@ include "_wire_deliver.pxi"
 include "_wire_later.pxi"
 include "_wire_native.pxi"
 include "_wire_first.pxi"
+include "_wire_repeats.pxi"
+include "_wire_form.pxi"
 include "_wire_http_shapes.pxi"
 include "_wire_http_leaving.pxi"
+include "_wire_http_replies.pxi"
+include "_wire_cmq_http.pxi"
 include "_wire_http.pxi"
 include "_wire_proto.pxi"
 include "_wire_cmq_frame.pxi"

@@ -9,14 +9,14 @@ cdef enum:
     IN_HEAD = 1
     IN_BODY = 2
     STRAY_BYTES = 1024
-    RENDERED_ROOM = 512
 
 
 # Where a target may be as long as a body.
 CMQ_TARGETS = (b"/v2/index.php?", b"//v2/index.php?", b"/?")
+CMQ_PATHS = frozenset((b"/v2/index.php", b"/", b"//v2/index.php"))
 
 
-cdef class HttpEndpoint(HttpBase):
+cdef class HttpEndpoint(HttpReplies):
     """The requests of one connection, answered in their order.
 
     Invariants:
@@ -32,21 +32,23 @@ cdef class HttpEndpoint(HttpBase):
     cdef bytes plain_head, plain_url, plain_ext
     cdef size_t plain_body
     cdef uint32_t finished
-    cdef object parser, refusal
+    cdef object parser
     cdef HttpRequest current, plain
     cdef list parts
-    cdef dict ready
-    cdef uint32_t tag, answered, hosts, lengths, header_count, staged
+    cdef uint32_t hosts, lengths, header_count
     cdef size_t head_used, head_fed, stray, body_used, body_fed, chunks
     cdef uint8_t state
     cdef bint begun, chunked, expects
     cdef double began
+    cdef bytes form_head, form_tail # a head up to its length, and behind it, that was read as a v2 request's
+    cdef bytes form_path, form_host
     cdef object longer              # a target that comes in pieces
     cdef size_t url_used
 
     def __init__(self, Hub hub, door):
         self.hub = hub
         self.door = door
+        self.cmq = door.hot
         self.parser = HttpRequestParser(self)
         self.backlog = deque()
         self.ready = {}
@@ -63,6 +65,8 @@ cdef class HttpEndpoint(HttpBase):
         cdef Py_ssize_t start = 0
         if fresh and self.plain_head is not None:
             start = self.repeat(data, size)
+        elif fresh and self.form_head is not None:
+            start = self.repeat_form(data, size)
         try:
             if start < size:
                 self.finished = 0
@@ -108,11 +112,55 @@ cdef class HttpEndpoint(HttpBase):
         body = len(request.body)
         # Nothing else may be in data: the head ends where its first blank line does.
         if size > body + 4 and memmem(data, size, b"\r\n\r\n", 4) == <void*>(data + size - body - 4):
+            if not request.octets:
+                return self.learn_form(data, size - body, request)
             self.plain_head = PyBytes_FromStringAndSize(data, size - body)
             self.plain_body = body
             self.plain_url = request.url
             self.plain_ext = request.ext
         return 0
+
+    cdef int learn_form(self, const char* data, size_t size, HttpRequest request) except -1:
+        """Keep the head of a v2 request but for the digits of its length: with others it means the same."""
+        cdef bytes head = data[:size]
+        cdef Py_ssize_t at = head.lower().find(b"\r\ncontent-length:")
+        cdef Py_ssize_t end
+        if at < 0 or self.lengths != 1:
+            return 0
+        at += 17
+        while head[at:at + 1] == b" ":
+            at += 1
+        end = head.index(b"\r", at)
+        if not head[at:end].isdigit():
+            return 0
+        self.form_head, self.form_tail = head[:at], head[end:]
+        self.form_path, self.form_host = request.url, request.host
+        self.plain_head = None
+        return 0
+
+    cdef Py_ssize_t repeat_form(self, const char* data, Py_ssize_t size) except -1:
+        """Stage the whole requests at the start of data that have the known head of a form; how many bytes."""
+        cdef Py_ssize_t head = PyBytes_GET_SIZE(self.form_head)
+        cdef Py_ssize_t tail = PyBytes_GET_SIZE(self.form_tail)
+        cdef Py_ssize_t at = 0
+        cdef Py_ssize_t place
+        cdef size_t body
+        while (size - at > head + tail and not self.busy and not self.backlog and not self.closing
+               and memcmp(data + at, PyBytes_AS_STRING(self.form_head), head) == 0):
+            place = at + head
+            body = 0
+            while place < size and data[place] >= c'0' and data[place] <= c'9' and body < 10000000:
+                body = 10 * body + (data[place] - c'0')
+                place += 1
+            if (size - place < tail + <Py_ssize_t>body or place == at + head or body > self.hub.body_bytes
+                    or memcmp(data + place, PyBytes_AS_STRING(self.form_tail), tail) != 0):
+                break
+            if self.cmq.stage(self, b"POST", self.form_host, self.form_path, <const uint8_t*>data + place + tail,
+                              body) != NEXT:
+                break
+            self.hub.requests += 1
+            at = place + tail + body
+        return at
 
     cdef int count_fed(self, size_t size) except -1:
         """What the parser keeps to itself has limits too: half a head, chunk extensions, blank lines."""
@@ -266,6 +314,10 @@ cdef class HttpEndpoint(HttpBase):
     cdef int stage_request(self, HttpRequest request) except -1:
         """As stage(); ASK as well if the request is no plain send."""
         if not request.octets or request.method != b"POST":
+            if (self.cmq is not None and request.method == b"POST" and request.host is not None and not request.last
+                    and request.signed is None and request.url in CMQ_PATHS):
+                return self.cmq.stage(self, b"POST", request.host, request.url,
+                                      <const uint8_t*>PyBytes_AS_STRING(request.body), len(request.body))
             return ASK
         if request.fields is not None and request.ext is None:
             request.ext = self.door.packed(request.fields)
@@ -379,38 +431,6 @@ cdef class HttpEndpoint(HttpBase):
         if self.staged:
             self.staged = 0
             self.hub.lane.kick()
-        return 0
-
-    cdef int complete(self, operation_t* operation) except -1:
-        cdef uint32_t tag = <uint32_t>operation.cookie
-        cdef char room[RENDERED_ROOM]
-        cdef int size
-        cdef bint last = (self.last and self.in_flight == 0 and not self.backlog
-                          and self.refusal is None)
-        if operation.verdict == DONE:
-            size = send_reply(room, operation, self.hub.date, last)
-            if tag == self.answered:
-                if buffer_append(&self.out, room, size) < 0:
-                    raise MemoryError
-                self.answered += 1
-            else:
-                self.ready[tag] = PyBytes_FromStringAndSize(room, size)
-        else:
-            status, head, body = self.door.verdict(operation.verdict)
-            if tag == self.answered:
-                self.write(status, head, body, last, False)
-                self.answered += 1
-            else:
-                self.ready[tag] = (status, head, body)
-        while self.ready and self.answered in self.ready:
-            one = self.ready.pop(self.answered)
-            self.answered += 1
-            if isinstance(one, bytes):
-                buffer_append(&self.out, PyBytes_AS_STRING(one), PyBytes_GET_SIZE(one))
-            else:
-                self.write(one[0], one[1], one[2], False, False)
-        if self.backlog or (self.in_flight == 0 and (self.last or self.hub.stopping)):
-            self.after()
         return 0
 
     cdef int refuse_for(self, error) except -1:

@@ -41,6 +41,10 @@ cdef class Endpoint:
         """Append the reply of a drained operation."""
         return 0
 
+    cdef int drained_late(self, operation_t* operation) except -1:
+        """An operation was drained after the connection was lost."""
+        return 0
+
     cdef int proceed(self) except -1:
         """Go on with what was kept while the connection was held."""
         return 0
@@ -293,6 +297,7 @@ cdef class Hub:
                 endpoint.in_flight -= 1
                 self.in_flight -= 1
                 if endpoint.transport is None:
+                    endpoint.drained_late(operation)
                     if endpoint.in_flight == 0:
                         self.leave(endpoint)
                     continue

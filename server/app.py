@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from penstock.engine._core import Lane, Store
 from penstock.engine.errors import EngineError, StoreLockedError
-from penstock.server._wire import FirstTimes, Hub
+from penstock.server._wire import FirstTimes, Hub, Repeats
 from penstock.server.bridge import Bridge
 from penstock.server.broker.access import Keys, Pair, checked_pair
 from penstock.server.broker.broker import Broker
@@ -23,7 +23,7 @@ from penstock.server.broker.modes import Members
 from penstock.server.broker.temporary import Temporary
 from penstock.server.broker.transaction import Transactions
 from penstock.server.broker.throttle import Quotas
-from penstock.server.cells import FIRSTS, SHARED
+from penstock.server.cells import FIRSTS, REPEATS, SHARED
 from penstock.server.config import ServeOptions, format_address, parse_address
 from penstock.server.housekeeping import Chore, keep_house
 from penstock.server.metrics.board import Board
@@ -216,9 +216,10 @@ class Worker:
         keys, rules = Keys(broker), STRICT if options.cmq_limits else Rules()
         firsts = FirstTimes(FIRSTS)
         cmq = CmqHttpDoor(
-            broker, bridge, keys, rules, firsts=firsts, clock_s=options.cmq_clock,
+            broker, bridge, keys, rules, firsts=firsts, repeats=Repeats(REPEATS),
+            clock_s=options.cmq_clock,
             strict_signatures=options.cmq_strict)
-        cmq.hub = hub
+        door.hot = cmq.serve(hub)
         door.beside.append((cmq.wants, cmq.answer))
         if bound is not None:
             host, port = bound.getsockname()[:2]

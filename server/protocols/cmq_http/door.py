@@ -1,6 +1,6 @@
 """The CMQ door on the HTTP port: v2 and API 3.0 told apart, requests judged, replies written."""
 
-import itertools
+import base64
 import random
 import sys
 import time
@@ -11,13 +11,14 @@ from typing import Any
 
 import msgspec
 
+from penstock.engine._core import Consumer
 from penstock.engine.errors import EngineError
-from penstock.server._wire import FirstTimes, HttpRequest, Hub
+from penstock.server._wire import CmqHot, FirstTimes, HttpRequest, Hub, Repeats
 from penstock.server.bridge import Bridge
 from penstock.server.broker.access import Keys
 from penstock.server.broker.broker import Broker
 from penstock.server.broker.cmq.attributes import Rules
-from penstock.server.broker.cmq.faults import CmqError, Fault, fault_of
+from penstock.server.broker.cmq.faults import VERDICTS, CmqError, Fault, fault_of
 from penstock.server.broker.cmq.queues import CmqQueues
 from penstock.server.broker.cmq.topics import CmqTopics
 from penstock.server.broker.errors import BrokerError, refusal
@@ -32,7 +33,11 @@ from penstock.server.protocols.cmq_http.v2_topics import TopicActions
 PATHS = ("/v2/index.php", "/", "//v2/index.php", "/v2/index.php/v2/index.php", "//")
 JSON = b"Content-Type: application/json\r\n"
 REPEATS = 4096
-REPEATED = {"receivemessage", "batchreceivemessage"}
+WAITING = {"receivemessage", "batchreceivemessage"}
+# What the hot path does as well: its repetitions are known to all workers.
+HOT = {"sendmessage", "deletemessage"}
+PATIENCE_S = 3.0
+Route = tuple[int, int, int, int, int, Consumer]
 Response = tuple[int, bytes, bytes]
 
 
@@ -46,7 +51,7 @@ class CmqDoor:
 
     def __init__(
         self, broker: Broker, bridge: Bridge, keys: Keys, rules: Rules, *,
-        firsts: FirstTimes, clock_s: int = 0, strict_signatures: bool = False,
+        firsts: FirstTimes, repeats: Repeats, clock_s: int = 0, strict_signatures: bool = False,
     ) -> None:
         self.hub: Hub | None = None
         self.broker = broker
@@ -60,8 +65,38 @@ class CmqDoor:
             **self.messages.actions,
         }
         self.api3 = Api3(self.queues, self.topics, self.messages, self.admission)
-        self.numbers = itertools.count(random.getrandbits(48))
+        self.firsts = firsts
+        self.repeats = repeats
+        self.hot: CmqHot | None = None
         self.answers: OrderedDict[str, Answer] = OrderedDict()
+
+    def serve(self, hub: Hub) -> CmqHot:
+        """The hot path of this door on the hub's connections."""
+        self.hub = hub
+        self.hot = CmqHot(
+            hub, self, self.firsts, self.repeats, random.getrandbits(48), self.admission.clock_s)
+        return self.hot
+
+    # What the hot path asks.
+
+    def route(self, name: bytes) -> Route | None:
+        """What it has to know of a queue; None if there is none of that name."""
+        try:
+            found = self.queues.find(name.decode())
+        except (CmqError, UnicodeDecodeError):
+            return None
+        most = found.defaults.message_bytes or self.broker.limits.message_bytes
+        return (found.queue.id, found.defaults.lease_ms, found.defaults.wait_ms,
+                min(most, self.broker.limits.message_bytes), found.defaults.messages, found.group)
+
+    def pairs(self) -> dict[str, str]:
+        """Every secret by its id."""
+        return self.admission.keys.secrets()
+
+    def failed(self, shape: int, verdict: int) -> bytes:
+        """The beginning of the reply to an operation that the store refused after it was staged."""
+        fault = VERDICTS.get(verdict, Fault.INTERNAL)
+        return msgspec.json.encode({"code": fault.code, "message": fault.text})[:-1]
 
     def wants(self, path: str) -> bool:
         """Whether the request is for CMQ."""
@@ -76,7 +111,8 @@ class CmqDoor:
         return 200, JSON, msgspec.json.encode(body)
 
     def request_id(self) -> str:
-        return str(next(self.numbers))
+        assert self.hot is not None
+        return str(self.hot.next())
 
     async def answer_v2(self, request: HttpRequest) -> Answer:
         envelope: Answer = {"code": 0, "message": "", "requestId": self.request_id()}
@@ -108,7 +144,7 @@ class CmqDoor:
             method, host, path.decode("ascii", "replace"), pairs, form, request.local, now_us)
         action = form.text("Action").lower()
         ask = Ask(action, form, now_us, self.addresses(request), request)
-        if action in REPEATED:
+        if action in WAITING:
             return await self.messages.waiting[action](ask)
         handler = self.actions.get(action)
         if handler is None:
@@ -117,15 +153,34 @@ class CmqDoor:
 
     async def once(self, form: Form, handler: Callable[[Ask], Answer], ask: Ask) -> Answer:
         """The answer; to a signed request that was answered before, the same one."""
-        signature = form.values.get("Signature", "")
-        remembered = self.admission.tells_repeats(form)
-        if remembered and signature in self.answers:
+        if not self.admission.tells_repeats(form):
+            return await self.call(handler, ask)
+        signature = form.values["Signature"]
+        if signature in self.answers:
             return self.answers[signature]
+        if ask.action in HOT:
+            return await self.call(self.done_once, signature, handler, ask)
         answer = await self.call(handler, ask)
-        if remembered:
-            self.answers[signature] = answer
-            if len(self.answers) > REPEATS:
-                self.answers.popitem(last=False)
+        self.answers[signature] = answer
+        if len(self.answers) > REPEATS:
+            self.answers.popitem(last=False)
+        return answer
+
+    def done_once(self, signature: str, handler: Callable[[Ask], Answer], ask: Ask) -> Answer:
+        """The same for what the hot path may have done, or is doing, in any worker."""
+        name = int.from_bytes(base64.b64decode(signature)[:8], "little") | 1
+        deadline = time.monotonic() + PATIENCE_S
+        while (result := self.repeats.told(name)) == 0 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        if result:
+            return {"msgId": str(result)} if ask.action == "sendmessage" else {}
+        self.repeats.note(name, ask.now_us // 1_000_000, 0)
+        try:
+            answer = handler(ask)
+        except Exception:
+            self.repeats.forget(name)
+            raise
+        self.repeats.note(name, ask.now_us // 1_000_000, int(answer.get("msgId", 1)))
         return answer
 
     def addresses(self, request: HttpRequest) -> list[str]:

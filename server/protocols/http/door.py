@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl, unquote
 import msgspec
 
 from penstock.engine.errors import EngineError
-from penstock.server._wire import HttpConnection, HttpRequest, Hub
+from penstock.server._wire import CmqHot, HttpConnection, HttpRequest, Hub
 from penstock.server.bridge import Bridge
 from penstock.server.broker.broker import Broker
 from penstock.server.broker.errors import BrokerError, Kind, refusal
@@ -57,6 +57,8 @@ class HttpDoor:
         self.waiting = WaitingTargets(self, broker, bridge, durability)
         # Other protocols on the same port: whether a path is theirs, and who answers then.
         self.beside: list[tuple[Callable[[str], bool], Answering]] = []
+        # What another protocol's plain requests go through before they get here.
+        self.hot: CmqHot | None = None
 
     def __call__(self) -> HttpConnection:
         assert self.hub is not None
