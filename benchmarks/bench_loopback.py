@@ -60,3 +60,33 @@ class Receive(Loopback):
                                  "--seconds", SECONDS)["rate"]
 
     track_rate.unit = "messages/s"
+
+
+class SendHttp(Loopback):
+    params = ["64x1", "8x4x1000"]
+    param_names = ("load",)
+
+    def track_rate(self, load):
+        return self.server.bench("send", "--http", self.server.http, *LOADS[load],
+                                 "--seconds", SECONDS)["rate"]
+
+    track_rate.unit = "messages/s"
+
+
+class OpenLoop(Loopback):
+    """Latency at a rate that is given, from when each request was due: no stall is hidden."""
+
+    params = [1000, 10_000, 50_000]
+    param_names = ("rate",)
+
+    def track_p99(self, rate):
+        return self.send(rate)["p99_us"]
+
+    def track_p999(self, rate):
+        return self.send(rate)["p999_us"]
+
+    def send(self, rate):
+        return self.server.bench("send", "--tcp", self.server.tcp, "--rate", rate,
+                                 "--seconds", SECONDS)
+
+    track_p99.unit = track_p999.unit = "µs"

@@ -1,7 +1,7 @@
 """The compiled load generator and the sink that shows its ceiling."""
 
-from collections.abc import Iterable, Sequence
-from typing import Literal, Protocol, final
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal, Protocol, final
 
 class HasFileno(Protocol):
     def fileno(self) -> int: ...
@@ -10,7 +10,9 @@ def quantiles(values: Iterable[int], shares: Iterable[float]) -> list[int]: ...
 def run(sockets: Sequence[HasFileno], request: bytes, *, mode: Literal["send", "receive"],
         in_flight: int, batch: int, largest_reply: int, seconds: float, warm_up: float,
         limit: int = 0, polling: bool = False,
-        cmq: bytes | None = None) -> dict[str, float]: ...
+        cmq: bytes | None = None, http: bool = False, rate: float = 0.0,
+        watch: Callable[[int, int, int], None] | None = None,
+        histogram: bool = False) -> dict[str, Any]: ...
 
 @final
 class Sink:

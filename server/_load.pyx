@@ -1,4 +1,4 @@
-"""A load generator for the native protocol and for CMQ's: one thread, epoll, no Python object per message.
+"""A load generator for the native protocol, CMQ's and HTTP: one thread, epoll, no Python object per message.
 
 A benchmark that shares its machine with the server must cost little, or it measures itself. All
 requests that may leave on a connection go in one write, replies are counted where they lie in the
@@ -10,51 +10,9 @@ from cpython.exc cimport PyErr_CheckSignals
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcpy, memmove, memset
+from libc.string cimport memchr, memcpy, memmove, memset
 
-cdef extern from *:
-    """
-    #include <stdint.h>
-    #include <time.h>
-    static inline uint64_t clock_ns(clockid_t clock) {
-        struct timespec now;
-        clock_gettime(clock, &now);
-        return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-    }
-    #define clz64(value) ((uint32_t)__builtin_clzll(value))
-    """
-    ctypedef int clockid_t
-    clockid_t CLOCK_MONOTONIC
-    clockid_t CLOCK_THREAD_CPUTIME_ID
-    uint64_t clock_ns(clockid_t clock) noexcept nogil
-    uint32_t clz64(uint64_t value) noexcept nogil
-
-cdef extern from "<sys/epoll.h>" nogil:
-    ctypedef union epoll_data_t:
-        uint32_t u32
-    struct epoll_event:
-        uint32_t events
-        epoll_data_t data
-    enum:
-        EPOLLIN
-        EPOLLOUT
-        EPOLL_CTL_ADD
-        EPOLL_CTL_MOD
-        EPOLL_CTL_DEL
-        EPOLL_CLOEXEC
-    int epoll_create1(int flags)
-    int epoll_ctl(int epoll, int what, int fd, epoll_event* event)
-    int epoll_wait(int epoll, epoll_event* events, int room, int timeout_ms)
-
-cdef extern from "<sys/socket.h>" nogil:
-    enum:
-        MSG_DONTWAIT
-        MSG_NOSIGNAL
-    ssize_t send(int fd, const void* bytes, size_t size, int flags)
-    ssize_t recv(int fd, void* bytes, size_t size, int flags)
-
-cdef extern from "<unistd.h>" nogil:
-    int close(int fd)
+include "_load_os.pxi"
 
 cdef enum:
     HEAD = 16
@@ -88,6 +46,9 @@ cdef struct connection_t:
     bint blocked            # the socket took less than it was given
     uint32_t free_count
     uint32_t* free_slots    # tags without a request, a stack
+    uint32_t* order         # of HTTP: the tags whose replies come next, a ring
+    uint32_t order_first
+    uint32_t order_count
     slot_t* slots           # by tag
     uint8_t* out            # [out_start, out_end) is not written yet
     size_t out_start
@@ -101,7 +62,8 @@ cdef struct load_t:
     uint32_t connection_count
     uint32_t in_flight
     uint32_t batch          # messages in a request
-    bint cmq                # which protocol
+    bint cmq                # which protocol: CMQ's, HTTP, or else the native one
+    bint http
     const uint8_t* queue    # of CMQ: the field with the queue's name, as a deletion has it
     size_t queue_size
     uint8_t* request        # the first request of a slot, complete but for its tag
@@ -110,7 +72,12 @@ cdef struct load_t:
     size_t buffer_room      # at least two of the largest replies
     connection_t* connections
     bint polling            # an empty reply is not the end: the server waited
-    uint64_t begin_ns       # replies in [begin, end) are measured
+    double interval_ns      # of the open loop: between the times at which requests are due; 0 = closed
+    uint64_t started_ns     # when the first was due
+    uint64_t sent_requests
+    uint32_t next_connection
+    uint32_t living         # connections that are not lost
+    uint64_t begin_ns       # replies in [begin, end) are measured; of the open loop, what is due in it
     uint64_t end_ns
     uint64_t last_ns        # the last measured reply
     uint64_t limit          # stop after so many messages; 0 = none
@@ -164,31 +131,41 @@ cdef void lose(load_t* load, connection_t* connection) noexcept nogil:
             load.waiting -= 1
             load.errors += 1
     load.errors += 1
+    load.living -= 1
     epoll_ctl(load.epoll, EPOLL_CTL_DEL, connection.fd, NULL)
     connection.fd = -1
 
 
-cdef void top_up(load_t* load, connection_t* connection, uint64_t now) noexcept nogil:
-    """Append a request for every free slot, as far as the limit and the clock allow."""
+cdef void issue(load_t* load, connection_t* connection, uint64_t due) noexcept nogil:
+    """Append a request in a free slot, whose latency counts from `due`."""
     cdef uint32_t tag
     cdef uint8_t* at
-    if now >= load.end_ns:
+    connection.free_count -= 1
+    tag = connection.free_slots[connection.free_count]
+    at = reserve(load, connection, load.request_size)
+    memcpy(at, load.request, load.request_size)
+    if load.http:
+        connection.order[(connection.order_first + connection.order_count) % load.in_flight] = tag
+        connection.order_count += 1
+    elif load.cmq:
+        put_seqno(at, tag)
+    else:
+        put32(at + 8, tag)
+    connection.slots[tag].sent_ns = due
+    connection.slots[tag].messages = load.batch
+    load.issued += load.batch
+    load.sent_requests += 1
+    load.waiting += 1
+
+
+cdef void top_up(load_t* load, connection_t* connection, uint64_t now) noexcept nogil:
+    """In the closed loop: a request for every free slot, as far as the limit and the clock allow."""
+    if now >= load.end_ns or load.interval_ns:
         return
     while connection.free_count:
         if load.limit and load.issued >= load.limit:
             return
-        connection.free_count -= 1
-        tag = connection.free_slots[connection.free_count]
-        at = reserve(load, connection, load.request_size)
-        memcpy(at, load.request, load.request_size)
-        if load.cmq:
-            put_seqno(at, tag)
-        else:
-            put32(at + 8, tag)
-        connection.slots[tag].sent_ns = now
-        connection.slots[tag].messages = load.batch
-        load.issued += load.batch
-        load.waiting += 1
+        issue(load, connection, now)
 
 
 cdef void flush(load_t* load, connection_t* connection, uint32_t index) noexcept nogil:
@@ -221,7 +198,7 @@ cdef inline void finish(load_t* load, connection_t* connection, uint32_t tag, ui
     """Close the slot's request; `messages` of those it had were answered well."""
     cdef slot_t* slot = connection.slots + tag
     load.acknowledged += messages
-    if load.begin_ns <= now < load.end_ns:
+    if load.begin_ns <= (slot.sent_ns if load.interval_ns else now) < load.end_ns:
         load.requests += 1
         load.measured += messages
         load.last_ns = now
@@ -251,12 +228,30 @@ cdef inline void refused(load_t* load, connection_t* connection, uint32_t tag, u
 
 include "_load_native.pxi"
 include "_load_cmq.pxi"
+include "_load_http.pxi"
+include "_load_pace.pxi"
+
+
+cdef inline int64_t reply_size(const load_t* load, const uint8_t* at, size_t left) noexcept nogil:
+    """The bytes of the whole reply that begins here; 0 if it is not all there, -1 if it is none."""
+    cdef size_t head = CMQ_HEAD if load.cmq else HEAD
+    cdef size_t size
+    cdef int64_t found
+    if load.http:
+        found = http_size(at, left)
+        return -1 if found > <int64_t>load.buffer_room else found
+    if left < head:
+        return 0
+    size = <size_t>get32(at + 2) if load.cmq else <size_t>get32(at) + 4
+    if size < head or size > load.buffer_room:
+        return -1
+    return <int64_t>size if size <= left else 0
 
 
 cdef void on_readable(load_t* load, connection_t* connection) noexcept nogil:
-    cdef size_t start = 0, size
-    cdef size_t head = CMQ_HEAD if load.cmq else HEAD
-    cdef const uint8_t* frame
+    cdef size_t start = 0
+    cdef int64_t size
+    cdef const uint8_t* reply
     cdef uint64_t now
     cdef bint good
     cdef ssize_t got = recv(connection.fd, connection.buffer + connection.buffered,
@@ -268,22 +263,23 @@ cdef void on_readable(load_t* load, connection_t* connection) noexcept nogil:
         return
     now = clock_ns(CLOCK_MONOTONIC)
     connection.buffered += <size_t>got
-    while connection.buffered - start >= head:
-        frame = connection.buffer + start
-        size = <size_t>get32(frame + 2) if load.cmq else <size_t>get32(frame) + 4
-        if size < head or size > load.buffer_room:
-            lose(load, connection)
-            return
-        if size > connection.buffered - start:
+    while start < connection.buffered:
+        reply = connection.buffer + start
+        size = reply_size(load, reply, connection.buffered - start)
+        if size == 0:
             break
-        if load.cmq:
-            good = on_cmq_reply(load, connection, frame, size, now)
+        if size < 0:
+            good = False
+        elif load.http:
+            good = on_http_reply(load, connection, reply, now)
+        elif load.cmq:
+            good = on_cmq_reply(load, connection, reply, <size_t>size, now)
         else:
-            good = on_reply(load, connection, frame, size, now)
+            good = on_reply(load, connection, reply, <size_t>size, now)
         if not good:
             lose(load, connection)
             return
-        start += size
+        start += <size_t>size
     connection.buffered -= start
     if start and connection.buffered:
         memmove(connection.buffer, connection.buffer + start, connection.buffered)
@@ -296,10 +292,14 @@ cdef bint turn(load_t* load, uint64_t until_ns) noexcept nogil:
     cdef connection_t* connection
     cdef uint64_t now = clock_ns(CLOCK_MONOTONIC)
     cdef int ready, index
+    cdef bint room
     while now < until_ns:
-        if load.waiting == 0 or now >= load.end_ns + <uint64_t>GRACE_MS * 1000000:
+        room = pace(load, now)
+        if load.waiting == 0 and (load.living == 0 or not more_due(load)):
             return False
-        ready = epoll_wait(load.epoll, events, EVENTS, SLICE_MS)
+        if now >= load.end_ns + <uint64_t>GRACE_MS * 1000000:
+            return False
+        ready = epoll_wait_ns(load.epoll, events, EVENTS, until_next(load, now, room))
         for index in range(ready):
             connection = load.connections + events[index].data.u32
             if connection.fd >= 0 and events[index].events & ~<uint32_t>EPOLLOUT:
@@ -319,11 +319,12 @@ cdef bint allocate(load_t* load) noexcept nogil:
     for index in range(load.connection_count):
         connection = load.connections + index
         connection.free_slots = <uint32_t*>calloc(load.in_flight, sizeof(uint32_t))
+        connection.order = <uint32_t*>calloc(load.in_flight, sizeof(uint32_t))
         connection.slots = <slot_t*>calloc(load.in_flight, sizeof(slot_t))
         connection.out = <uint8_t*>malloc(load.out_room)
         connection.buffer = <uint8_t*>malloc(load.buffer_room)
         if (connection.free_slots == NULL or connection.slots == NULL or connection.out == NULL
-                or connection.buffer == NULL):
+                or connection.buffer == NULL or connection.order == NULL):
             return False
         for tag in range(load.in_flight):
             connection.free_slots[tag] = tag
@@ -338,6 +339,7 @@ cdef void release(load_t* load) noexcept nogil:
     if load.connections != NULL:
         for index in range(load.connection_count):
             free(load.connections[index].free_slots)
+            free(load.connections[index].order)
             free(load.connections[index].slots)
             free(load.connections[index].out)
             free(load.connections[index].buffer)
@@ -352,15 +354,18 @@ cdef object summary(load_t* load, uint64_t cpu_ns):
         until = load.end_ns
     seconds = (until - load.begin_ns) / 1e9 if until > load.begin_ns else 0.0
     microseconds = [
-        histogram_quantile(&load.latency, share) / 1e3 for share in (0.5, 0.99, 0.999)
+        histogram_quantile(&load.latency, share) / 1e3 for share in (0.5, 0.9, 0.99, 0.999, 0.9999)
     ]
     return {
         "rate": load.measured / seconds if seconds else 0.0,
         "p50_us": microseconds[0],
-        "p99_us": microseconds[1],
-        "p999_us": microseconds[2],
+        "p90_us": microseconds[1],
+        "p99_us": microseconds[2],
+        "p999_us": microseconds[3],
+        "p9999_us": microseconds[4],
         "max_us": load.latency.highest / 1e3,
-        "errors": load.errors + load.waiting,
+        "errors": load.errors + load.waiting + unsent(load),
+        "unsent": unsent(load),
         "status": load.status,
         "requests": load.requests,
         "messages": load.measured,
@@ -380,7 +385,7 @@ cdef load_t* prepare(Mode mode, bytes request, uint32_t connections, uint32_t in
     if mode == MODE_RECEIVE:
         confirm_size = HEAD + 4 + <size_t>batch * RECEIPT + 256
     load.mode = mode
-    load.connection_count = connections
+    load.connection_count = load.living = connections
     load.in_flight = in_flight
     load.batch = batch
     load.request = request
@@ -411,14 +416,17 @@ cdef int begin(load_t* load, object sockets) except -1:
 
 
 def run(sockets, bytes request, *, str mode, uint32_t in_flight, uint32_t batch,
-        size_t largest_reply, double seconds, double warm_up, uint64_t limit=0, bint polling=False, bytes cmq=None):
+        size_t largest_reply, double seconds, double warm_up, uint64_t limit=0, bint polling=False, bytes cmq=None,
+        bint http=False, double rate=0.0, watch=None, bint histogram=False):
     """Drive connections on which HELLO and OPEN are done, and return the counted figures.
 
     request is the frame that a slot begins with, and batch the messages that it has. In mode
     "receive" each slot confirms what it received before it receives again; the run ends when
     the queue is empty, unless polling. limit ends it after so many messages. Latencies are of
     a request, in "receive" of the pair. cmq: over CMQ's protocol, where AUTH is done; the field with
-    the queue's name. A lost connection counts as an error for each request
+    the queue's name; http: over HTTP. rate: so many requests a second are due, and latencies count from
+    then (the open loop). watch(acknowledged, errors, waiting) is called ten times a second; histogram
+    adds the counts of all latencies. A lost connection counts as an error for each request
     that it had not answered and one for itself.
     """
     cdef load_t* load
@@ -433,18 +441,26 @@ def run(sockets, bytes request, *, str mode, uint32_t in_flight, uint32_t batch,
     try:
         load.polling = polling
         load.limit = limit
+        load.http = http
+        load.interval_ns = 1e9 / rate if rate > 0 else 0.0
         if cmq is not None:
             load.cmq = True
             load.queue, load.queue_size = cmq, len(cmq)
         cpu_ns = clock_ns(CLOCK_THREAD_CPUTIME_ID)
-        load.begin_ns = clock_ns(CLOCK_MONOTONIC) + <uint64_t>(warm_up * 1e9)
+        load.started_ns = clock_ns(CLOCK_MONOTONIC)
+        load.begin_ns = load.started_ns + <uint64_t>(warm_up * 1e9)
         load.end_ns = load.begin_ns + <uint64_t>(seconds * 1e9)
         begin(load, sockets)
         while going:
             PyErr_CheckSignals()
             with nogil:
                 going = turn(load, clock_ns(CLOCK_MONOTONIC) + <uint64_t>SLICE_MS * 1000000)
-        return summary(load, clock_ns(CLOCK_THREAD_CPUTIME_ID) - cpu_ns)
+            if watch is not None:
+                watch(load.acknowledged, load.errors, load.waiting)
+        told = summary(load, clock_ns(CLOCK_THREAD_CPUTIME_ID) - cpu_ns)
+        if histogram:
+            told["histogram"] = histogram_counts(&load.latency)
+        return told
     finally:
         release(load)
 

@@ -50,6 +50,14 @@ cdef uint64_t histogram_quantile(const histogram_t* histogram, double share) noe
     return histogram.highest
 
 
+cdef list histogram_counts(const histogram_t* histogram):
+    """What was counted: pairs of the middle of a step, in µs, and how many."""
+    return [
+        (middle_of(bucket) / 1e3, histogram.buckets[bucket])
+        for bucket in range(<uint32_t>BUCKETS) if histogram.buckets[bucket]
+    ]
+
+
 def quantiles(values, shares):
     """The quantiles that the generator's histogram gives for these nanoseconds; for its test."""
     cdef histogram_t* histogram = <histogram_t*>calloc(1, sizeof(histogram_t))

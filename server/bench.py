@@ -1,4 +1,7 @@
-"""`penstock bench`: load a server over the native protocol or CMQ's, or the generator itself.
+"""`penstock bench`: load a server over the native protocol, HTTP or CMQ's, or the generator itself.
+
+Closed loop: each connection keeps so many requests in flight. Open loop (--rate): requests are due
+by the clock, and what a stall delays counts from when it was due.
 
 The work is done by the compiled generator in `_load`; here its connections are opened, its
 first frame is built, and its figures are printed.
@@ -17,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from penstock.server import _load, bench_cmq
+from penstock.server import _load, bench_cmq, bench_http, bench_show
 
 HEAD = struct.Struct("<IBBHII")
 HELLO, OPEN, SEND, SEND_BATCH, RECEIVE, GROUP = 1, 2, 3, 4, 5, 11
@@ -29,10 +32,6 @@ EXIT_OK, EXIT_ERRORS, EXIT_UNREACHABLE = 0, 1, 2
 
 COLUMNS = {
     "rate": "messages/s",
-    "p50_us": "p50 µs",
-    "p99_us": "p99 µs",
-    "p999_us": "p99.9 µs",
-    "max_us": "longest µs",
     "messages": "messages",
     "requests": "requests",
     "seconds": "seconds",
@@ -52,6 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         where.add_argument("--tcp", metavar="HOST:PORT", help="the server's address")
         where.add_argument("--cmq-tcp", metavar="HOST:PORT", dest="cmq", default="",
                            help="the address of its CMQ door, to be loaded instead")
+        if work is send:
+            where.add_argument("--http", metavar="HOST:PORT", default="",
+                               help="its HTTP address, to be loaded instead")
         work.add_argument("--queue", default="bench",
                           help="created if absent, but not over CMQ (default: bench)")
     for work in (send, receive, itself):
@@ -67,6 +69,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     receive.add_argument("--wait-ms", type=_count, default=0,
                          help="wait for messages instead of ending at an empty queue")
     itself.add_argument("--receive", action="store_true", help="receive and confirm, not send")
+    for work in (send, itself):
+        work.add_argument("--rate", type=_rate, default=0.0, metavar="R",
+                          help="messages a second that are due, whatever the server does: the open"
+                               " loop, with latencies from when each was due")
 
 
 def main(args: argparse.Namespace) -> int:
@@ -76,23 +82,35 @@ def main(args: argparse.Namespace) -> int:
             if args.work == "self":
                 args.tcp = stack.enter_context(sink(args.size))
                 args.queue, args.group, args.fill, args.wait_ms = "bench", "", 0, 0
-                args.cmq = ""
+                args.cmq = args.http = ""
+                if args.receive and args.rate:
+                    raise OSError("--rate is of sends")
             receiving = args.work == "receive" or (args.work == "self" and args.receive)
             figures = receive(args) if receiving else send(args)
     except OSError as error:
-        print(f"penstock bench: {args.cmq or args.tcp}: {error}", file=sys.stderr)
+        print(f"penstock bench: {_address(args)}: {error}", file=sys.stderr)
         return EXIT_UNREACHABLE
+    histogram = figures.pop("histogram")
+    if args.hdr:
+        with open(args.hdr, "w") as file:
+            print(*bench_show.hdr_lines(histogram), sep="\n", file=file)
     if args.json:
         print(json.dumps(figures))
     else:
-        _print_table(figures)
+        _print_table(figures, histogram)
     return EXIT_ERRORS if figures["errors"] else EXIT_OK
 
 
 def send(args: argparse.Namespace) -> dict[str, Any]:
     """Load a server with sends, of `batch` messages each, and return what was measured."""
     with ExitStack() as stack:
+        if args.http:
+            bench_http.open_queue(args.http, args.queue)
         sockets = _connect_all(stack, args)
+        if args.http:
+            request = bench_http.send_request(args.http, args.queue, args.size, args.batch,
+                                              args.durability)
+            return _run(args, sockets, request, "send", args.batch, 1 << 16)
         if args.cmq:
             _fits(args)
             request = bench_cmq.send_frame(args.queue, args.size, args.batch)
@@ -167,6 +185,8 @@ def _add_load_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--count", type=_count, default=0, metavar="N",
                         help="end after N messages instead")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--hdr", metavar="FILE",
+                        help="keep all latencies, as HdrHistogram's tools read them")
 
 
 def _run(args: argparse.Namespace, sockets: list[socket.socket], request: bytes, mode: Any,
@@ -178,20 +198,36 @@ def _run(args: argparse.Namespace, sockets: list[socket.socket], request: bytes,
     if warm_up is None:
         # What is counted or drained has no time to warm up in.
         warm_up = 0.0 if args.count or mode == "receive" else min(1.0, args.seconds / 5)
+    rate = getattr(args, "rate", 0.0)
+    watch = None
+    if not args.json and sys.stderr.isatty():
+        watch = bench_show.Progress(sys.stderr, 0.0 if args.count else args.seconds + warm_up)
     figures = _load.run(sockets, request, mode=mode, in_flight=args.in_flight, batch=batch,
                         largest_reply=largest_reply, limit=args.count, warm_up=warm_up,
                         seconds=86400.0 if args.count else args.seconds,
                         polling=bool(getattr(args, "wait_ms", 0)),
-                        cmq=bench_cmq.named(args.queue) if args.cmq else None)
+                        cmq=bench_cmq.named(args.queue) if args.cmq else None,
+                        http=bool(getattr(args, "http", "")), rate=rate / batch, watch=watch,
+                        histogram=True)
+    if watch is not None:
+        watch.close()
+    histogram = figures.pop("histogram")
     total = figures["seconds"] + (warm_up if figures["seconds"] else 0.0)
     figures["generator_cpu"] = figures.pop("generator_cpu_seconds") / total if total else 0.0
     load = {name: getattr(args, name) for name in ("connections", "in_flight", "size", "batch")}
+    if rate:
+        load["due_rate"] = rate
     return {"work": args.work, **load, "durability": getattr(args, "durability", ""),
-            **{name: round(value, 3) for name, value in figures.items()}}
+            **{name: round(value, 3) for name, value in figures.items()}, "histogram": histogram}
+
+
+def _address(args: argparse.Namespace) -> str:
+    return str(args.cmq or getattr(args, "http", "") or args.tcp)
 
 
 def _connect_all(stack: ExitStack, args: argparse.Namespace) -> list[socket.socket]:
-    host, _, port = (args.cmq or args.tcp).rpartition(":")
+    host, _, port = _address(args).rpartition(":")
+    http = bool(getattr(args, "http", ""))
     sockets = []
     for _ in range(args.connections):
         connection = socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_S)
@@ -199,7 +235,7 @@ def _connect_all(stack: ExitStack, args: argparse.Namespace) -> list[socket.sock
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if args.cmq:
             bench_cmq.greet(connection)
-        else:
+        elif not http:
             _ask(connection, HELLO, b"PNST" + struct.pack("<HHQ", 1, 0, 0))
         sockets.append(connection)
     return sockets
@@ -260,13 +296,24 @@ def _read_exactly(connection: socket.socket, size: int) -> bytes:
     return bytes(taken)
 
 
-def _print_table(figures: dict[str, Any]) -> None:
+def _print_table(figures: dict[str, Any], histogram: list[tuple[float, int]]) -> None:
     width = max(map(len, COLUMNS.values()))
     for name, title in COLUMNS.items():
         value = figures[name]
-        fraction = name.endswith("_us") or name in ("seconds", "generator_cpu")
-        print(f"{title:<{width}}  {value:>14,.2f}" if fraction else
+        print(f"{title:<{width}}  {value:>14,.2f}" if name in ("seconds", "generator_cpu") else
               f"{title:<{width}}  {value:>14,.0f}")
+    if histogram:
+        what = "from when it was due" if "due_rate" in figures else "of a request"
+        print(f"\nlatency {what}")
+        print(*bench_show.percentile_lines(histogram), sep="\n")
+        print(*bench_show.latency_plot(histogram), sep="\n")
+
+
+def _rate(text: str) -> float:
+    value = float(text)
+    if not 0.01 <= value <= 1e9:
+        raise argparse.ArgumentTypeError("must be from 0.01 to 1e9")
+    return value
 
 
 def _positive(text: str) -> int:

@@ -4,8 +4,9 @@
     python benchmarks/gate/works.py WORK COUNT FOLDER
 
 The first makes a store and waits until its segments are ready, so that making them, which another
-thread does when it is scheduled, is not counted with the calls. The second prints what the store itself counted, and how long the calls took, as JSON. Only calls that
-every version has, because the base of a comparison runs this file as well.
+thread does when it is scheduled, is not counted with the calls. The second prints what the store
+itself counted, and how long the calls took, as JSON. Only calls that every version has, because the
+base of a comparison runs this file as well.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Servers as groups of processes: started, watched (CPU, memory, the machine beside) and stopped."""
+"""Servers as groups of processes: started, watched (CPU, memory, the machine) and stopped."""
 
 from __future__ import annotations
 
