@@ -37,16 +37,14 @@ cdef void advance_apply(core_t* core, const record_t* record) noexcept nogil:
         return
     stripe_lock(core, group)
     if group.generation == body.generation and body.before > group.floor:
-        if body.before >= group.cursor:
-            group_seek(core, group, body.before)
-        else:
-            tree_confirm(core, &group.root, group.height, 0, body.before)
-            # First the floor: after a death in between nothing below it is looked at.
-            group.floor = body.before
-            sums_mend(core, &group.root, group.height)
-            floor_advance(core, group)
-            if group.order:
-                order_of(core, group).stale = 1
+        # Behind the cursor of a group with a filter there may be confirmations, too: replay does not move it.
+        tree_confirm(core, &group.root, group.height, 0, body.before)
+        group.cursor = max(group.cursor, body.before)
+        group.floor = body.before
+        sums_mend(core, &group.root, group.height)
+        floor_advance(core, group)
+        if group.order:
+            order_of(core, group).stale = 1
     stripe_unlock(core, group)
 
 

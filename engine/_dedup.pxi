@@ -79,7 +79,8 @@ cdef bint id_hashes(core_t* core, const record_t* record, remembered_t* out) noe
     return True
 
 
-cdef bint dedup_known(core_t* core, queue_t* queue, const record_t* record, uint64_t now, uint64_t* offset) noexcept nogil:
+cdef bint dedup_known(core_t* core, queue_t* queue, const record_t* record, uint64_t now,
+                      uint64_t* offset) noexcept nogil:
     """Whether a message with that id was stored within the queue's window; the offset it has."""
     cdef dedup_t* dedup = dedup_of(core, queue)
     cdef remembered_t wanted

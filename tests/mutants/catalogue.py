@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from consuming import CONSUMING
+from mutant import Mutant
 
 POWER = "tests/crash/test_power.py"
 FAULTS = "tests/crash/test_faults.py"
@@ -18,17 +19,6 @@ FILTERS = "tests/unit/test_engine_filters.py"
 FILTERED = "tests/unit/test_engine_filtered.py"
 ATTACKS = "tests/unit/test_server_attacks.py"
 FILTER_MODEL = "tests/property/test_filter_model.py"
-
-
-class Mutant(NamedTuple):
-    """old stands exactly once in file; with new instead, one of tests must fail."""
-
-    rule: str
-    file: str
-    old: str
-    new: str
-    tests: tuple[str, ...]
-
 
 MUTANTS = (
     Mutant(
@@ -358,4 +348,5 @@ MUTANTS = (
         "            pass\n        return 0\n",
         (ATTACKS,),
     ),
+    *CONSUMING,
 )

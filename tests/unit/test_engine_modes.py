@@ -64,6 +64,21 @@ def test_an_offset_survives_a_crash(checkpointed: bool, store: Store, tmp_path: 
     assert check(copy).problems == []
 
 
+def test_what_is_confirmed_behind_a_filter_that_was_not_yet_asked_stays_so(
+    store: Store, tmp_path: Path
+) -> None:
+    queue = store.queue("tags")
+    for _ in range(4):
+        queue.append(b"", attributes=Attributes(tag="a"))
+    group = queue.group("g")
+    group.filter("tag", "a")
+    group.confirm(group.receive(4, lease_ms=LONG).receipts[24:])
+    with opened(crashed(store, tmp_path / "copy")) as again:
+        group = again.queue("tags").group("g")
+        assert group.advance(2) == 2
+        assert deliveries(group) == {}
+
+
 def test_a_group_in_order_goes_on_behind_the_offset(store: Store) -> None:
     queue = store.queue("keys")
     for at in range(20):

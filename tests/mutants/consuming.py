@@ -1,0 +1,83 @@
+"""Mutants of what consumers rest on: order, retries, offsets, ids."""
+
+from __future__ import annotations
+
+from mutant import Mutant
+
+BROKER_MODEL = "tests/property/test_broker_model.py"
+DEDUP = "tests/unit/test_engine_dedup.py"
+MODES = "tests/unit/test_engine_modes.py"
+
+CONSUMING = (
+    Mutant(
+        "of one key the next comes when the one before is confirmed",
+        "engine/_order.pxi",
+        "    if line == NULL:\n        return ORDER_FIRST if",
+        "    if True:\n        return ORDER_FIRST if",
+        (BROKER_MODEL,),
+    ),
+    Mutant(
+        "what was tried as often as allowed is not given again",
+        "engine/_retry.pxi",
+        "policy.attempts and slot.attempts >= policy.attempts",
+        "policy.attempts and slot.attempts > policy.attempts",
+        (BROKER_MODEL,),
+    ),
+    Mutant(
+        "a message that is moved is confirmed where it was",
+        "engine/_retry.pxi",
+        "        slot_confirm(core, group, &path)\n",
+        "        pass\n",
+        (BROKER_MODEL,),
+    ),
+    Mutant(
+        "what was given back with a delay does not come early",
+        "engine/_delivery.pxi",
+        "                if slot[at].until_us <= now:",
+        "                if slot[at].until_us <= now + 300000000 * (slot[at].state == WAITING) + "
+        "400000000 * (slot[at].state == WAITING):",
+        (BROKER_MODEL,),
+    ),
+    Mutant(
+        "a delay survives a restart",
+        "engine/_attempts.pxi",
+        "        path.slot.state = WAITING\n        path.slot.attempts",
+        "        path.slot.state = READY\n        path.slot.attempts",
+        (BROKER_MODEL,),
+    ),
+    Mutant(
+        "a committed offset leaves what was confirmed behind it",
+        "engine/_advance.pxi",
+        "    if base + span <= before:\n",
+        "    if base + span <= before or height == 0:\n",
+        (MODES, BROKER_MODEL),
+    ),
+    Mutant(
+        "a repeated confirmation is done only under its own receipt",
+        "engine/_take.pxi",
+        "path.slot.state == CONFIRMED and path.slot.nonce == receipt.nonce",
+        "path.slot.state == CONFIRMED",
+        (MODES,),
+    ),
+    Mutant(
+        "an id is forgotten when its window ends",
+        "engine/_dedup.pxi",
+        "            if entry.stored_us + span <= now:",
+        "            if False:",
+        (DEDUP,),
+    ),
+    Mutant(
+        "ids are known after a crash",
+        "engine/_apply.pxi",
+        "dedup_append(core, queue, record)",
+        "message_append(core, queue, record)",
+        (DEDUP,),
+    ),
+    Mutant(
+        "an id that was never stored is not known",
+        "engine/_dedup.pxi",
+        "number - 1 < dedup.head and entry.low == wanted.low and entry.high == wanted.high",
+        "number - 1 < dedup.head",
+        (DEDUP, BROKER_MODEL),
+    ),
+)
