@@ -86,7 +86,8 @@ class Filtering(RuleBasedStateMachine):
         self.maybe -= found.keys()
         cursor = self.group.stat()["cursor"]
         for at in range(len(self.judged), cursor):
-            self.judged.append(self.tags[at] in self.wants or at in found)
+            # One that a crash remembered may have been taken before the cursor passed it.
+            self.judged.append(self.tags[at] in self.wants or at in self.held)
         for at in found:
             if at < len(self.judged):
                 self.judged[at] = True

@@ -64,6 +64,7 @@ def test_nothing_is_written_and_no_lock_is_taken(tmp_path: Path) -> None:
 
 def test_a_store_in_use_is_checked_up_to_what_was_written(tmp_path: Path) -> None:
     store = fill(tmp_path / "s", close=False)
+    store.checkpoint()
     report = check(tmp_path / "s")
     assert report.live and report.problems == [] and report.entries == 40
     store.close()

@@ -37,7 +37,8 @@ def test_a_queue_keeps_everything_unless_told(tmp_path: Path) -> None:
         queue.append_many([b"x"] * 5000)
         confirm(queue.group(), 5000)
         assert queue.settings() == {
-            "retain_ms": 0, "retain_bytes": 0, "keep": "all", "rewind_ms": 0}
+            "retain_ms": 0, "retain_bytes": 0, "keep": "all", "rewind_ms": 0,
+            "dedup_ms": 0, "dedup_count": 0}
         assert retained(store, 1000 * HOUR_US) == 0
 
 
@@ -93,7 +94,10 @@ def test_settings_outlive_a_crash_and_a_close(tmp_path: Path) -> None:
     queue.configure(retain_ms=1000, keep="unconfirmed")
     store.checkpoint()
     queue.configure(retain_bytes=1 << 30)
-    wanted = {"retain_ms": 1000, "retain_bytes": 1 << 30, "keep": "unconfirmed", "rewind_ms": 0}
+    wanted = {
+        "retain_ms": 1000, "retain_bytes": 1 << 30, "keep": "unconfirmed", "rewind_ms": 0,
+        "dedup_ms": 0, "dedup_count": 0,
+    }  # fmt: skip
     copy = crashed(store, tmp_path / "copy")
     store.close()
     for path in (tmp_path / "s", copy):

@@ -99,7 +99,7 @@ def test_what_is_no_filter_is_refused_with_its_column(server: Server, client: Cl
     assert ask(server, "GET", "/v1/queues/red/groups")[0] == 404
     assert ask(server, "GET", f"{GROUP}/more")[0] == 404
     assert ask(server, "PUT", "/v1/queues/red/groups/groups", {})[0] == 200
-    assert ask(server, "DELETE", GROUP)[0] == 405
+    assert ask(server, "PATCH", GROUP)[0] == 405
 
 
 def test_the_command_line_shows_and_sets(
