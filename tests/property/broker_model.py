@@ -1,4 +1,4 @@
-"""What a queue's groups may and must do, in plain Python: the model of tests/property/test_broker_model.py.
+"""What a queue's groups may and must do, in plain Python: the model of test_broker_model.py.
 
 Times are seconds that the test says have passed; nothing here looks at a clock.
 """
