@@ -50,8 +50,7 @@ def command(peer: Peer, server: Server, work: str, producers: int, consumers: in
             size: int, seconds: float, count: int = 0, rate: float = 0.0) -> list[str]:
     """The command of a peer's loader."""
     begin = peer.words(server)
-    # A JVM compiles while it runs: its first second is not what it can do.
-    warm = "2" if peer.java else "0.5"
+    warm = str(peer.warm_up)
     if peer.java:
         if peer.name == "rocketmq":
             batch = min(batch, 256)
@@ -165,8 +164,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="the file to keep the results in")
     args = parser.parse_args(words)
     args.peers = args.peers.split(",")
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True,
-                            cwd=RESULTS.parent, check=False).stdout.strip()
+    args.out = args.out or RESULTS / f"{time.strftime('%Y%m%d-%H%M%S')}.json"
     with tempfile.TemporaryDirectory(prefix="penstock-peers-", dir=args.data) as folder, \
             ExitStack() as stack:
         comparison = Comparison(args, stack, Path(folder))
@@ -177,15 +175,21 @@ def main(words: list[str] | None = None) -> int:
                     comparison.backlog(size)
                 else:
                     comparison.turns(work, size)
+                keep(args, comparison)
+    print(f"Kept as {os.path.relpath(args.out)}")
+    return 0
+
+
+def keep(args: argparse.Namespace, comparison: Comparison) -> None:
+    """Write what was measured so far."""
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True,
+                            cwd=RESULTS.parent, check=False).stdout.strip()
     told = {"when": time.strftime("%Y-%m-%d %H:%M"), "cpus": os.cpu_count(),
             "kernel": platform.release(), "commit": commit, "seconds": args.seconds,
             "rate": args.rate, "count": args.count, "missing": comparison.missing,
             "rows": list(comparison.rows.values())}
-    path = args.out or RESULTS / f"{time.strftime('%Y%m%d-%H%M%S')}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(told, indent=0) + "\n")
-    print(f"Kept as {os.path.relpath(path)}")
-    return 0
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps(told, indent=0) + "\n")
 
 
 if __name__ == "__main__":

@@ -75,6 +75,11 @@ class Peer:
     words: Callable[[Server], list[str]]
     java: bool = False
 
+    @property
+    def warm_up(self) -> float:
+        """Seconds: what runs in a JVM compiles while it runs, and is slower at first."""
+        return 2.0 if self.java or self.name == "elasticmq" else 0.5
+
 
 def _go(kind: str, *more: str) -> Callable[[Server], list[str]]:
     return lambda server: [os.fspath(BIN / "load"), "-kind", kind, "-address", server.address,

@@ -1,0 +1,273 @@
+"""The peers that are libraries: W1 (batches of 1000) and W2 (one at a time), and reading back.
+
+    python benchmarks/peers/embedded.py [--rounds 3] [--seconds 2] [--delay-ms 5]
+
+Each is measured in a process of its own, in its durable and in its default setting, in turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, os.fspath(Path(__file__).resolve().parents[1]))
+
+from peers.install import CLASSES, JARS, ROOT  # noqa: E402
+
+RESULTS = Path(__file__).resolve().parent / "results"
+OPENS = [f"--add-{kind}=java.base/{name}=ALL-UNNAMED" for kind, name in (
+    ("exports", "jdk.internal.ref"), ("exports", "sun.nio.ch"), ("opens", "java.lang"),
+    ("opens", "java.lang.reflect"), ("opens", "java.io"), ("opens", "java.util"),
+    ("opens", "java.nio"), ("opens", "sun.nio.ch"))] + [
+    "--add-exports=jdk.unsupported/sun.misc=ALL-UNNAMED",
+    "--add-exports=jdk.compiler/com.sun.tools.javac.file=ALL-UNNAMED",
+    "--add-opens=jdk.compiler/com.sun.tools.javac=ALL-UNNAMED"]
+Append = Callable[[list[bytes]], Any]
+Read = Callable[[], int]
+
+
+def penstock(path: str, durable: bool) -> tuple[Append, Read]:
+    from penstock.engine import Store
+
+    store = Store.open(path, durability="disk" if durable else "kernel")
+    queue = store.queue("bench")
+
+    def read() -> int:
+        offset = 0
+        while len(found := queue.read(offset=offset, max_messages=1000)):
+            found.tolist()
+            offset += len(found)
+        return offset
+
+    return lambda bodies: (queue.append(bodies[0]) if len(bodies) == 1
+                           else queue.append_many(bodies)), read
+
+
+def sqlite(path: str, durable: bool) -> tuple[Append, Read]:
+    import sqlite3
+
+    base = sqlite3.connect(f"{path}.db", isolation_level=None)
+    base.execute("PRAGMA journal_mode=WAL").fetchall()
+    base.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+    base.execute("CREATE TABLE m (id INTEGER PRIMARY KEY, body BLOB)")
+
+    def append(bodies: list[bytes]) -> None:
+        base.execute("BEGIN")
+        base.executemany("INSERT INTO m (body) VALUES (?)", [(body,) for body in bodies])
+        base.execute("COMMIT")
+
+    return append, lambda: sum(1 for _ in base.execute("SELECT body FROM m ORDER BY id"))
+
+
+def lmdb(path: str, durable: bool) -> tuple[Append, Read]:
+    import lmdb as library
+
+    base = library.open(path, map_size=32 << 30, sync=durable, metasync=durable)
+    count = [0]
+
+    def append(bodies: list[bytes]) -> None:
+        with base.begin(write=True) as transaction:
+            for body in bodies:
+                transaction.put(count[0].to_bytes(8, "big"), body, append=True)
+                count[0] += 1
+
+    def read() -> int:
+        with base.begin() as transaction:
+            return sum(1 for _ in transaction.cursor().iternext(keys=False, values=True))
+
+    return append, read
+
+
+def rocksdb(path: str, durable: bool) -> tuple[Append, Read]:
+    import rocksdict
+
+    base = rocksdict.Rdict(path, options=rocksdict.Options(raw_mode=True))
+    options = rocksdict.WriteOptions()
+    options.sync = durable
+    count = [0]
+
+    def append(bodies: list[bytes]) -> None:
+        batch = rocksdict.WriteBatch(raw_mode=True)
+        for body in bodies:
+            batch.put(count[0].to_bytes(8, "big"), body)
+            count[0] += 1
+        base.write(batch, options)
+
+    return append, lambda: sum(1 for _ in base.values())
+
+
+def persistqueue(path: str, durable: bool) -> tuple[Append, Read]:
+    """Its own file queue; task by task, because it has no batches. It syncs only if told to."""
+    import persistqueue as library
+    from persistqueue.serializers import pickle as own
+
+    class Synced:
+        load = staticmethod(own.load)
+
+        @staticmethod
+        def dump(value: Any, file: Any) -> None:
+            own.dump(value, file)
+            file.flush()
+            os.fsync(file.fileno())
+
+    queue = library.Queue(path, serializer=Synced if durable else own, autosave=True)
+
+    def append(bodies: list[bytes]) -> None:
+        for body in bodies:
+            queue.put(body)
+
+    def read() -> int:
+        for _ in range(limit := min(queue.qsize(), 5000)):
+            queue.get(block=False)
+        return limit
+
+    return append, read
+
+
+def litequeue(path: str, durable: bool) -> tuple[Append, Read]:
+    """SQLite below; one transaction for each message, as it comes."""
+    import litequeue as library
+
+    queue = library.LiteQueue(f"{path}.db")
+    queue.conn.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+
+    def append(bodies: list[bytes]) -> None:
+        for body in bodies:
+            queue.put(body.decode())
+
+    def read() -> int:
+        taken = 0
+        while taken < 5000 and (task := queue.pop()) is not None:
+            queue.done(task.message_id)
+            taken += 1
+        return taken
+
+    return append, read
+
+
+LIBRARIES = {"penstock.engine": penstock, "sqlite WAL": sqlite, "lmdb": lmdb, "rocksdb": rocksdb,
+             "persist-queue": persistqueue, "litequeue": litequeue}
+SETTINGS = {
+    "penstock.engine": ("disk (default)", "kernel"),
+    "sqlite WAL": ("synchronous FULL (default)", "synchronous NORMAL"),
+    "lmdb": ("sync (default)", "nosync"),
+    "rocksdb": ("sync", "no sync (default)"),
+    "persist-queue": ("fsync in the serializer", "no fsync (default)"),
+    "litequeue": ("synchronous FULL", "synchronous NORMAL (default)"),
+    "chronicle-queue": ("sync() after each batch", "no sync (default)"),
+}
+
+
+def work(library: str, durable: bool, batch: int, size: int, seconds: float,
+         folder: str) -> dict[str, float]:
+    """Append for so long, read back, and tell."""
+    append, read = LIBRARIES[library](f"{folder}/store", durable)
+    bodies = [b"x" * size] * batch
+    append(bodies)
+    taken: list[float] = []
+    cpu = time.process_time()
+    began = now = time.perf_counter()
+    while now - began < seconds:
+        append(bodies)
+        before, now = now, time.perf_counter()
+        taken.append(now - before)
+    messages = len(taken) * batch
+    spent = time.process_time() - cpu
+    start = time.perf_counter()
+    count = read()
+    reading = time.perf_counter() - start
+    taken.sort()
+    return {"rate": messages / (now - began), "messages": messages, "errors": 0,
+            "read_rate": count / reading, "server_cpu_per_million": spent / messages * 1e6,
+            **{f"{name}_us": taken[int(share * (len(taken) - 1))] * 1e6
+               for name, share in (("p50", .5), ("p99", .99), ("p999", .999))}}
+
+
+def command(library: str, durable: bool, batch: int, size: int, seconds: float, folder: str,
+            delay_ms: float) -> list[str]:
+    if library == "chronicle-queue":
+        words = ["java", "-Xmx512m", *OPENS, "-cp", f"{JARS / 'chronicle'}/*:{CLASSES}",
+                 "ChronicleLoad", f"{folder}/store", str(batch), str(size), str(seconds),
+                 "sync" if durable else "none"]
+    else:
+        words = [sys.executable, __file__, "--one", json.dumps(
+            [library, durable, batch, size, seconds, folder])]
+    if delay_ms:
+        calls = "fdatasync,fsync,msync"
+        words = ["strace", "-f", "-qq", "--seccomp-bpf", "-o", "/dev/null", "-e", f"trace={calls}",
+                 "-e", f"inject={calls}:delay_exit={int(delay_ms * 1000)}", *words]
+    return words
+
+
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    rows: dict[tuple[str, bool, str, int], dict[str, Any]] = {}
+    missing: dict[str, str] = {}
+    names = {"PYTHONPATH": os.fspath(ROOT / "build" / "names")}
+    for number in range(args.rounds):
+        for work_name, batch in (("E1", 1000), ("E2", 1)):
+            for size in map(int, args.sizes.split(",")):
+                for library in list(SETTINGS)[:: 1 if number % 2 == 0 else -1]:
+                    for durable in (True,) if args.delay_ms else (True, False):
+                        setting = SETTINGS[library][0 if durable else 1]
+                        with tempfile.TemporaryDirectory(dir=args.data) as folder:
+                            done = subprocess.run(
+                                command(library, durable, batch, size, args.seconds, folder,
+                                        args.delay_ms),
+                                capture_output=True, text=True, timeout=300, check=False,
+                                env={**os.environ, **names})
+                        told = [t for t in done.stdout.splitlines() if t.startswith("{")]
+                        if not told:
+                            last = (done.stderr.strip().splitlines() or ["no figures"])[-1]
+                            missing[f"{library} ({setting})"] = last[:200]
+                            continue
+                        row = rows.setdefault((library, durable, work_name, size), {
+                            "peer": library, "setting": setting, "durable": durable,
+                            "work": work_name, "size": size, "delay_ms": args.delay_ms,
+                            "rounds": []})
+                        row["rounds"].append(
+                            {k: round(v, 3) for k, v in json.loads(told[-1]).items()})
+                        print(f"  {work_name} {size:>5} B  {library:<17}{setting:<27}"
+                              f"{row['rounds'][-1]['rate']:>12,.0f} /s", flush=True)
+    return {"missing": missing, "rows": list(rows.values())}
+
+
+def main() -> int:
+    """Measure all libraries, print and keep the figures."""
+    parser = argparse.ArgumentParser(prog="embedded.py", description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--sizes", default="128,1024")
+    parser.add_argument("--delay-ms", type=float, default=0.0)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.one:
+        print(json.dumps(work(*json.loads(args.one))), flush=True)
+        # Some of the libraries wait for threads of theirs; what was measured is told.
+        os._exit(0)
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True,
+                            cwd=ROOT, check=False).stdout.strip()
+    told = {"when": time.strftime("%Y-%m-%d %H:%M"), "cpus": os.cpu_count(),
+            "kernel": platform.release(), "commit": commit, "seconds": args.seconds,
+            **measure(args)}
+    path = args.out or RESULTS / f"{time.strftime('%Y%m%d-%H%M%S')}-embedded.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(told, indent=0) + "\n")
+    for name, why in told["missing"].items():
+        print(f"  {name} is not measured: {why}")
+    print(f"Kept as {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
