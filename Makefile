@@ -144,7 +144,7 @@ $(VENV)/made:
 $(VENV)/base: $(VENV)/made pyproject.toml
 	@echo '· installing what the build and the server need'
 	@printf '%s\n' "$$WANTED" | $(PY) - >$(VENV)/base.txt
-	@printf '%s\n' "$$WANTED" | $(PY) - cli >>$(VENV)/base.txt
+	@printf '%s\n' "$$WANTED" | $(PY) - cli cron >>$(VENV)/base.txt
 	@$(PIP) -r $(VENV)/base.txt
 	@printf '%s\n' "$$WANTED" | $(PY) - fast >$(VENV)/fast.txt
 	@$(PIP) -r $(VENV)/fast.txt 2>/dev/null || echo '· no uvloop here: the loop of asyncio will do'

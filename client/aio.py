@@ -15,7 +15,8 @@ from penstock.areplies import AsyncReplies
 from penstock.attributes import Carried
 from penstock.checks import AsyncChecks, AsyncHandler
 from penstock.errors import ConnectionLostError, PenstockError, TimeoutError
-from penstock.halves import AsyncAtomic
+from penstock.halves import AsyncAtomic, AsyncHalf
+from penstock.later import id_number
 from penstock.model import Bytes, Level
 from penstock.redriving import Redriving, ignored
 from penstock.request import Call
@@ -145,6 +146,10 @@ class AsyncClient(Seeing, Waiting):
     def atomic(self, durability: Level = "disk") -> AsyncAtomic:
         """Messages to any queues that are stored all or none: see Client.atomic."""
         return AsyncAtomic(self, durability)
+
+    def half(self, id: int | str) -> AsyncHalf:
+        """A half that was prepared before, by its id: to commit it or roll it back."""
+        return AsyncHalf(self, id=id_number(id))
 
     async def on_check(self, producer_group: str, handler: AsyncHandler) -> None:
         """Have halves that a producer of the group left undecided answered: see Client.on_check."""

@@ -130,7 +130,7 @@ class AsyncQueue:
         """
         prepared = Prepared.of(
             body, durability, producer_group, first_check, check_every, checks, delay, at, carried)
-        return AsyncHalf(self, prepared)
+        return AsyncHalf(self.client, self, prepared)
 
     async def send_many(
         self,

@@ -45,29 +45,34 @@ class Half:
     it raises. id is there while it waits; receipt is that of the commit.
     """
 
-    def __init__(self, queue: Queue, prepared: Prepared) -> None:
+    def __init__(
+        self, client: Client, queue: Queue | None = None, prepared: Prepared | None = None,
+        id: int = 0,
+    ) -> None:
+        self.client = client
         self.queue = queue
         self.prepared = prepared
-        self.id = 0
+        self.id = id
         self.receipt: Receipt | None = None
         self.decided = False
 
     def prepare(self) -> Self:
         """Send it; what the block's beginning does."""
+        assert self.queue is not None and self.prepared is not None
         body, durability, flags, ext = self.prepared
         self.id = waiting_id(self.queue.send_as(body, durability, flags, ext))
         return self
 
     def commit(self) -> Receipt:
         """Let it into its queue, where the receipt says. Raises ExistsError if rolled back."""
-        client, name = self.queue.client, self.queue.name
-        receipt: Receipt = client.ask(lambda _, reply: later.commit_call(reply, self.id, name))
+        name = self.queue.name if self.queue is not None else ""
+        receipt: Receipt = self.client.ask(lambda _, reply: later.commit_call(reply, self.id, name))
         self.receipt, self.decided = receipt, True
         return receipt
 
     def rollback(self) -> bool:
         """Drop it; False if it was before. Raises ExistsError if it was committed."""
-        new: bool = self.queue.client.ask(lambda _, reply: later.rollback_call(reply, self.id))
+        new: bool = self.client.ask(lambda _, reply: later.rollback_call(reply, self.id))
         self.decided = True
         return new
 
@@ -91,30 +96,35 @@ class Half:
 class AsyncHalf:
     """The same for the asyncio client: an asynchronous context manager."""
 
-    def __init__(self, queue: AsyncQueue, prepared: Prepared) -> None:
+    def __init__(
+        self, client: AsyncClient, queue: AsyncQueue | None = None,
+        prepared: Prepared | None = None, id: int = 0,
+    ) -> None:
+        self.client = client
         self.queue = queue
         self.prepared = prepared
-        self.id = 0
+        self.id = id
         self.receipt: Receipt | None = None
         self.decided = False
 
     async def prepare(self) -> Self:
         """Send it; what the block's beginning does."""
+        assert self.queue is not None and self.prepared is not None
         body, durability, flags, ext = self.prepared
         self.id = waiting_id(await self.queue.send_as(body, durability, flags, ext))
         return self
 
     async def commit(self) -> Receipt:
         """Let it into its queue, where the receipt says. Raises ExistsError if rolled back."""
-        client = self.queue.client
-        call = later.commit_call(client.loop.create_future(), self.id, self.queue.name)
+        client, name = self.client, self.queue.name if self.queue is not None else ""
+        call = later.commit_call(client.loop.create_future(), self.id, name)
         receipt: Receipt = await client.ask(call, client.timeout)
         self.receipt, self.decided = receipt, True
         return receipt
 
     async def rollback(self) -> bool:
         """Drop it; False if it was before. Raises ExistsError if it was committed."""
-        client = self.queue.client
+        client = self.client
         call = later.rollback_call(client.loop.create_future(), self.id)
         new: bool = await client.ask(call, client.timeout)
         self.decided = True

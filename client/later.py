@@ -161,6 +161,15 @@ def all_call(waiter: Waiter, level: int, parts: Sequence[Part]) -> Call:
     return Call(waiter, Verb.SEND_ALL, encode, decode, retry=False)
 
 
+def id_number(message: int | str | Receipt) -> int:
+    """The number of a message that waits, from any form of its id."""
+    text = id_text(message)
+    try:
+        return int(text.partition("-p")[2], 16)
+    except ValueError:
+        raise InvalidError(f"{text!r} is no id of a message that waits") from None
+
+
 def id_text(message: int | str | Receipt) -> str:
     """The id of a message that waits as ADMIN has it; the queue's digits are not looked at."""
     if isinstance(message, str):

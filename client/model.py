@@ -206,7 +206,7 @@ def admin_call(waiter: Waiter, do: str, fields: dict[str, Any]) -> Call:
     # After a broken connection nobody knows whether a purge was done, and doing it again
     # would purge what was sent since.
     retry = do in (
-        "pending.list", "pending.get",
+        "pending.list", "pending.get", "schedule.list", "schedule.show",
         "queue.list", "queue.show", "group.show", "explain", "find", "trace", "lag", "topic.list",
         "topic.show", "offset.show", "offset.commit", "member.join", "member.list",
     )  # fmt: skip

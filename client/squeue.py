@@ -129,7 +129,7 @@ class Queue:
         """
         prepared = Prepared.of(
             body, durability, producer_group, first_check, check_every, checks, delay, at, carried)
-        return Half(self, prepared)
+        return Half(self.client, self, prepared)
 
     def send_each(
         self, bodies: Iterable[Bytes], durability: Level = "disk", window: int = EACH_WINDOW

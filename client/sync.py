@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 from penstock import model
 from penstock.attributes import Carried
 from penstock.errors import ClosedError, ConnectionLostError, PenstockError, TimeoutError
-from penstock.halves import Atomic
+from penstock.halves import Atomic, Half
 from penstock.link import Link
 from penstock.model import Bytes, Level
 from penstock.redriving import Redriving, ignored
 from penstock.replies import Replies
 from penstock.request import Call
-from penstock.later import Check
+from penstock.later import Check, id_number
 from penstock.seeing import Seeing
 from penstock.session import Session, State
 from penstock.squeue import Message, Queue, Reply
@@ -122,6 +122,10 @@ class Client(Seeing, Waiting):
         After a broken connection it is not known whether they were, and they are not sent again.
         """
         return Atomic(self, durability)
+
+    def half(self, id: int | str) -> Half:
+        """A half that was prepared before, by its id: to commit it or roll it back."""
+        return Half(self, id=id_number(id))
 
     def on_check(self, producer_group: str, handler: Handler) -> None:
         """Have halves that a producer of the group left undecided answered by a handler.

@@ -32,6 +32,37 @@ class Waiting:
         """One message that waits, body and all. Raises QueueNotFoundError if it waits no more."""
         return self.admin("pending.get", id=id_text(message))
 
+    def schedules(self) -> Any:
+        """The schedules of the server, with their next firings."""
+        return self.admin("schedule.list")
+
+    def set_schedule(self, name: str, cron: str, *, queue: str = "", topic: str = "",
+                     body: str = "", zone: str = "UTC", **more: Any) -> Any:
+        """Send a message whenever a cron expression of that time zone says so.
+
+        In body {{time}}, {{unix}} and {{name}} stand for the firing's. more: missed ("skip", "one"
+        or "all"), tag, key, routing_key, properties.
+        """
+        return self.admin("schedule.set", name=name, cron=cron, zone=zone, **more, **{
+            field: value for field, value in (("queue", queue), ("topic", topic), ("body", body))
+            if value})
+
+    def schedule(self, name: str) -> Any:
+        """One schedule, with its next firings."""
+        return self.admin("schedule.show", name=name)
+
+    def pause_schedule(self, name: str) -> Any:
+        """It fires no more until it is resumed."""
+        return self.admin("schedule.pause", name=name)
+
+    def resume_schedule(self, name: str) -> Any:
+        """It goes on from now."""
+        return self.admin("schedule.resume", name=name)
+
+    def remove_schedule(self, name: str) -> Any:
+        """It fires no more."""
+        return self.admin("schedule.remove", name=name)
+
     def cancel(self, message: int | str | Receipt) -> Any:
         """A delayed message never comes; "cancelled" is false if it was cancelled before.
 

@@ -18,6 +18,7 @@ from penstock.server.broker.access import Keys, Pair, checked_pair
 from penstock.server.broker.broker import Broker
 from penstock.server.broker.cmq.attributes import STRICT, Rules
 from penstock.server.broker.errors import BrokerError
+from penstock.server.broker.cron import Crons
 from penstock.server.broker.limits import Limits
 from penstock.server.broker.modes import Members
 from penstock.server.broker.temporary import Temporary
@@ -43,6 +44,7 @@ SWEEP_S = 2.0
 BIND_S = 0.25
 CHECK_S = 0.25
 EXPIRE_S = 60.0
+CRON_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +251,7 @@ class Worker:
             Chore(BIND_S, bind),
             Chore(CHECK_S, transactions.check),
             Chore(EXPIRE_S, transactions.expire),
+            Chore(CRON_S, Crons(broker).turn),
         ]
 
     async def drain(self, hub: Hub) -> None:

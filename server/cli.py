@@ -81,6 +81,7 @@ def parser() -> ArgumentParser:
     _add_quota(commands, remote)
     _add_keys(commands, remote)
     _add_topics(commands, remote)
+    _add_waiting(commands, remote)
     _add_bench(commands)
     _add_check(commands)
     _add_completion(commands)
@@ -143,6 +144,7 @@ def _add_serve(commands: Commands) -> None:
 
 def _add_send(commands: Commands, remote: ArgumentParser) -> None:
     from penstock.server import commands as do
+    from penstock.server import waiting
 
     send = _add(commands, "send", do.send, remote)
     send.add_argument("queue", help="created if absent")
@@ -150,6 +152,7 @@ def _add_send(commands: Commands, remote: ArgumentParser) -> None:
     send.add_argument("--file", metavar="PATH", help="send its lines; - is standard input")
     send.add_argument("--whole", action="store_true", help="the input is one message, not lines")
     send.add_argument("--durability", choices=("disk", "kernel"), default="disk")
+    waiting.add_times(send)
     _add_carried(send)
 
 
@@ -265,6 +268,12 @@ def _add_topics(commands: Commands, remote: ArgumentParser) -> None:
     from penstock.server import publishing
 
     publishing.add(commands, remote, _add)
+
+
+def _add_waiting(commands: Commands, remote: ArgumentParser) -> None:
+    from penstock.server import waiting
+
+    waiting.add(commands, remote, _add)
 
 
 def _add_quota(commands: Commands, remote: ArgumentParser) -> None:

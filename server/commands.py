@@ -12,6 +12,7 @@ from typing import Any, BinaryIO, cast
 
 from penstock import Client, InvalidError, Verdict
 from penstock.attributes import KINDS, Carried
+from penstock.later import id_text
 from penstock.server.output import Progress, body_fields, show
 
 CONNECT_SECONDS = 0.5
@@ -30,6 +31,7 @@ def connected(options: Namespace) -> Client:
 def send(options: Namespace) -> int:
     """Send the bodies given, or every line of a file, or of standard input."""
     carried = _carried(options)
+    when: dict[str, Any] = {"delay": options.delay, "at": options.at}
     with connected(options) as client:
         queue = client.queue(options.queue)
         sent = 0
@@ -38,17 +40,19 @@ def send(options: Namespace) -> int:
         with Progress("send", None) as progress:
             for bodies in _chunks(_bodies(options), SEND_CHUNK):
                 if len(bodies) == 1 and not sent:
-                    receipt = queue.send(bodies[0], options.durability, **carried)
+                    receipt = queue.send(bodies[0], options.durability, **when, **carried)
                 else:
                     each = [carried] * len(bodies) if carried else None
-                    receipt = queue.send_many(bodies, options.durability, each)
+                    receipt = queue.send_many(bodies, options.durability, each, **when)
                 first = receipt.offset if not sent else first
                 last = receipt.offset + len(bodies) - 1
                 reached = receipt.durability
                 sent += len(bodies)
                 progress.advance(len(bodies))
         row = {"queue": options.queue, "sent": sent, "durability": reached}
-        if sent:
+        if sent and receipt.pending:
+            row |= {"waits": True, "id": id_text(receipt)} if sent == 1 else {"waits": True}
+        elif sent:
             row |= {"first_offset": first, "last_offset": last}
         show([row], options.output)
     return EXIT_OK

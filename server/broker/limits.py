@@ -47,3 +47,4 @@ class Limits:
     check_ms: int = 12 * 3600 * 1000
     atomic_messages: int = 1024
     producer_groups: int = 64
+    schedules: int = 1024

@@ -25,7 +25,7 @@ ASYNC_FILES = {"connection.py", "listener.py", "bridge.py"}
 LIBRARIES = {
     "client": set[str](),
     "engine": {"numpy", "xxhash"},
-    "broker": {"numpy", "msgspec"},
+    "broker": {"numpy", "msgspec", "cronsim"},
     "protocols": {"numpy", "msgspec", "httptools", "uvloop"},
     "app": {"numpy", "msgspec", "uvloop", "rich"},
 }

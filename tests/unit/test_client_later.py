@@ -98,7 +98,14 @@ def test_a_transaction_commits_on_return_and_rolls_back_on_raise(
     with queue.transaction(b"later", delay=HOUR) as later:
         pass
     assert later.receipt and later.receipt.pending == later.id
-    [message, other] = queue.receive(10, wait=10)
+    known = queue.transaction(b"known by its id").prepare().id
+    assert client.half(known).commit().offset == 2
+    with pytest.raises(ExistsError):
+        client.half(f"00000000-p{known:015x}").rollback()
+    for wrong in ("soon", "00000001-00000001"):
+        with pytest.raises(InvalidError):
+            client.half(wrong)
+    [message, other, _] = queue.receive(10, wait=10)
     assert (message.body, message.key, other.body) == (b"yes", "k", b"early")
     assert client.pending(name, state="half")["messages"] == []
 

@@ -256,6 +256,25 @@ def test_a_topics_messages_do_not_wait(server: Server) -> None:
     assert send(server, "t%230", {"body": "x", "delay_ms": HOUR_MS})[0] == 201
 
 
+def test_a_schedule_lives_and_fires(server: Server, queue: str) -> None:
+    plan = {"cron": "*/5 * * * *", "queue": queue, "body": "{{name}}", "zone": "Europe/Berlin"}
+    status, told = ask(server, "PUT", "/v1/schedules/five", plan)
+    assert status == 200 and len(told["next"]) == 5
+    assert ask(server, "GET", "/v1/schedules/five") == (200, told)
+    assert [one["name"] for one in ask(server, "GET", "/v1/schedules")[1]["schedules"]] == ["five"]
+    assert ask(server, "POST", "/v1/schedules/five/pause")[1]["next"] == []
+    assert ask(server, "POST", "/v1/schedules/five/resume")[1]["next"] == told["next"]
+    for body, expected in (
+        ({**plan, "cron": "soon"}, 400), ({**plan, "queue": "none"}, 404), ([], 400),
+        ({**plan, "name": "x"}, 400), ({**plan, "zone": "Mars"}, 400),
+    ):
+        assert ask(server, "PUT", "/v1/schedules/other", body)[0] == expected
+    assert ask(server, "DELETE", "/v1/schedules/five") == (204, None)
+    for method, path in (("GET", "five"), ("DELETE", "five"), ("POST", "five/pause")):
+        assert ask(server, method, f"/v1/schedules/{path}")[0] == 404
+    assert ask(server, "POST", "/v1/schedules")[0] == 405
+
+
 def test_the_document_tells_all_of_it(server: Server) -> None:
     document = ask(server, "GET", "/openapi.json")[1]
     for path in ("/v1/pending", "/v1/pending/{id}", "/v1/pending/{id}/commit", "/v1/checks",

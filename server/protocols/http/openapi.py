@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 
 from penstock.server.broker import asks
+from penstock.server.broker.cron import Plan
 from penstock.server.broker.push import Subscription
 from penstock.server.broker.throttle import Quota
 from penstock.server.protocols.http import models, topics, waiting
@@ -13,6 +14,7 @@ from penstock.server.protocols.http.problem import Problem
 QUEUE = "/v1/queues/{queue}"
 TOPIC = "/v1/topics/{topic}"
 PENDING = "/v1/pending/{id}"
+SCHEDULE = "/v1/schedules/{schedule}"
 PUSH = "/v1/push/{name}"
 QUOTA = "/v1/quotas/{scope}/{name}"
 # target, method, what it does, request, reply, status
@@ -74,6 +76,12 @@ OPERATIONS: tuple[tuple[str, str, str, Any, Any, int], ...] = (
     ("/v1/checks", "post", "Be asked what became of halves", waiting.ChecksRequest, dict, 200),
     ("/v1/atomic", "post", "Send to several queues, to all or none", waiting.AtomicRequest,
      waiting.AtomicReply, 201),
+    ("/v1/schedules", "get", "List the schedules", None, dict, 200),
+    (SCHEDULE, "get", "Show a schedule and its next firings", None, dict, 200),
+    (SCHEDULE, "put", "Send a message whenever a cron expression says so", Plan, dict, 200),
+    (SCHEDULE, "delete", "Fire no more", None, None, 204),
+    (f"{SCHEDULE}/pause", "post", "Pause a schedule", None, dict, 200),
+    (f"{SCHEDULE}/resume", "post", "Go on from now", None, dict, 200),
     ("/v1/lag", "get", "How far all groups are behind", asks.Lag, dict, 200),
 )
 RAW = ("application/octet-stream", "application/x-ndjson", "application/vnd.penstock.batch")
@@ -119,6 +127,8 @@ def operation(
         made["parameters"] = [topic, *made.get("parameters", [])]
     if path == PUSH:
         made["parameters"] = [{"name": "name", "in": "path", "required": True, "schema": NAME}]
+    if "{schedule}" in path:
+        made["parameters"] = [{"name": "schedule", "in": "path", "required": True, "schema": NAME}]
     if "{id}" in path:
         waits = {"type": "string", "pattern": "^[0-9a-f]{8}-p[0-9a-f]{15}$"}
         made["parameters"] = [{"name": "id", "in": "path", "required": True, "schema": waits}]

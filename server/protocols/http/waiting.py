@@ -12,6 +12,7 @@ from penstock.engine._core import Queue
 from penstock.engine.attributes import Attributes
 from penstock.server.bridge import Bridge
 from penstock.server.broker.broker import Broker
+from penstock.server.broker.cron import Crons
 from penstock.server.broker.errors import BrokerError, Kind
 from penstock.server.broker.producers import Check
 from penstock.server.broker.schedule import message_of, number_of
@@ -119,13 +120,15 @@ class Poll:
 
 
 class WaitingTargets:
-    """The answers to /v1/pending[/ID[/commit or /rollback]], /v1/checks and /v1/atomic."""
+    """The answers to /v1/pending[/ID[/commit or /rollback]], /v1/checks, /v1/atomic, and
+    /v1/schedules[/NAME[/pause or /resume]]."""
 
     def __init__(self, door: "HttpDoor", broker: Broker, bridge: Bridge, durability: str) -> None:
         self.door = door
         self.broker = broker
         self.transactions = Transactions(broker)
         self.schedule = self.transactions.schedule
+        self.crons = Crons(broker)
         self.call = bridge.call
         self.durability = durability
         # By the target without the id, then by method.
@@ -136,6 +139,12 @@ class WaitingTargets:
             "pending/ID/rollback": {"POST": self.rollback},
             "checks": {"POST": self.checks},
             "atomic": {"POST": self.atomic},
+            "schedules": {"GET": lambda _, name: self.cron("list", name)},
+            "schedules/ID": {
+                "GET": lambda _, name: self.cron("show", name), "PUT": self.plan,
+                "DELETE": lambda _, name: self.cron("remove", name)},
+            "schedules/ID/pause": {"POST": lambda _, name: self.cron("pause", name)},
+            "schedules/ID/resume": {"POST": lambda _, name: self.cron("resume", name)},
         }
 
     def handlers(self, parts: list[str]) -> dict[str, Handler]:
@@ -165,6 +174,17 @@ class WaitingTargets:
     async def rollback(self, _: Call, id: str) -> Response:
         new = await self.call(self.transactions.rollback, number_of(id))
         return reply(RollbackReply(id, new))
+
+    async def cron(self, do: str, name: str) -> Response:
+        fields = {"name": name} if name else {}
+        told = await self.call(self.crons, f"schedule.{do}", fields)
+        return (204, b"", b"") if do == "remove" else reply(told)
+
+    async def plan(self, call: Call, name: str) -> Response:
+        fields = msgspec.json.decode(call.request.body or b"{}")
+        if not isinstance(fields, dict) or "name" in fields:
+            raise BrokerError(Kind.INVALID, "a JSON object, the schedule's name in the target")
+        return reply(await self.call(self.crons, "schedule.set", {**fields, "name": name}))
 
     async def checks(self, call: Call, _: str) -> Response:
         """What a producer of the group is asked, as soon as there is something."""

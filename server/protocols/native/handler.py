@@ -18,6 +18,7 @@ from penstock.server.broker.seeing import Seeing
 from penstock.server.broker.push import Pushes, Subscription
 from penstock.server.broker.temporary import Temporary
 from penstock.server.broker.throttle import Quota, Quotas
+from penstock.server.broker.cron import Crons
 from penstock.server.broker.schedule import Schedule
 from penstock.server.protocols.native.later import Later
 from penstock.server.protocols.native.statuses import refused
@@ -45,6 +46,7 @@ class Handler:
         self.groups = Groups(broker, lambda: time.time_ns() // 1000)
         self.pushes = Pushes(broker)
         self.schedule = Schedule(broker)
+        self.crons = Crons(broker)
         later = Later(broker, admit)
         self.produce = later.produce
         self.keys = KeyAsks(Keys(broker))
@@ -112,6 +114,8 @@ class Handler:
         do = request.get("do")
         if isinstance(do, str) and do in self.seeing.asks:
             return self.seeing(do, {field: request[field] for field in request if field != "do"})
+        if isinstance(do, str) and do in self.crons.asks:
+            return self.crons(do, {field: request[field] for field in request if field != "do"})
         if isinstance(do, str) and do in self.schedule.asks:
             return self.schedule(do, {field: request[field] for field in request if field != "do"})
         if isinstance(do, str) and do in self.groups.asks:
