@@ -26,6 +26,7 @@ REASONS = {
     "leased": "somebody has it under a lease",
     "held": "one before it with the same key, or before it in a strict order, is not confirmed yet",
     "waiting": "it was given back with a delay that has not ended",
+    "used up": "it was delivered as often as allowed: the next receive moves it to the dead letters",
     "ready": "nothing keeps it: a receive may give it now",
     "fresh": "nothing keeps it: a receive may give it now",
     "poisoned": "a write or an fsync failed, and the store gives nothing until it is opened anew",
@@ -46,8 +47,17 @@ def explain(look: Inspector, queue: Queue, group: str, group_id: int, offset: in
         facts["filter"] = {"kind": wanted.kind, "source": wanted.source}
         if reason in ("fresh", "confirmed"):
             reason = "filtered"
+    if last_time(queue, group, facts):
+        facts["last"] = True
+        reason = "used up" if reason == "ready" else reason
     text = f"Message {offset} of queue {queue.name}, group {group!r}: {REASONS[reason]}"
     return Explanation(reason, reason in DELIVERABLE, f"{text}{detail(reason, facts)}.", facts)
+
+
+def last_time(queue: Queue, group: str, facts: dict[str, Any]) -> bool:
+    """Whether the group's policy does not let the message be delivered once more."""
+    policy = queue.group(group).settings()["retry"] if facts.get("attempts") else None
+    return policy is not None and 0 < policy[0] <= facts["attempts"]
 
 
 def detail(reason: str, facts: dict[str, Any]) -> str:
@@ -64,7 +74,10 @@ def detail(reason: str, facts: dict[str, Any]) -> str:
         return f" ({facts['filter']['kind']}: {facts['filter']['source']})"
     if reason in ("leased", "waiting"):
         left = (facts["until_us"] - facts["now_us"]) / 1e6
-        return f", for {left:.3f} s more; it was delivered {times(facts['attempts'])}"
+        ends = ", the last time" if facts.get("last") else ""
+        return f", for {left:.3f} s more; it was delivered {times(facts['attempts'])}{ends}"
+    if reason == "used up":
+        return f"; it was delivered {times(facts['attempts'])}"
     if reason in DELIVERABLE:
         ended = "; the last lease or delay ran out" if facts["ran_out"] else ""
         before = facts["before"]

@@ -57,7 +57,8 @@ def tried(tree: Path, mutant: Mutant) -> str:
             done = subprocess.run(
                 [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", tests],
                 cwd=tree, capture_output=True, text=True, check=False, timeout=WITHIN_S,
-                env={**os.environ, "PYTHONPATH": os.fspath(tree / "build" / "names")})
+                env={**os.environ, "PYTHONPATH": os.fspath(tree / "build" / "names"),
+                     "PENSTOCK_UNSHRUNK": "1"})
             if done.returncode == 1:
                 return f"killed by {tests}"
             if done.returncode != 0:

@@ -1,7 +1,9 @@
 """How long properties are tried: the same examples in CI, new ones and more with --soak."""
 
+import os
+
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -13,4 +15,6 @@ def pytest_configure(config: pytest.Config) -> None:
         database=None,
         deadline=None,
         suppress_health_check=list(HealthCheck),
+        # Of a mutant it is enough to know that it fails; making the example small takes minutes.
+        phases=[Phase.generate] if "PENSTOCK_UNSHRUNK" in os.environ else list(Phase),
     )

@@ -8,6 +8,7 @@ import pytest
 from engine_language import LONG, opened, quiet, split
 from penstock.engine import Attributes, Store
 from penstock.engine._core import Inspector
+from penstock.engine.retries import Retry
 from penstock.server.broker.broker import Broker
 from penstock.server.broker.errors import BrokerError, Kind
 from penstock.server.broker.explain import REASONS, explain
@@ -57,10 +58,29 @@ def test_one_answer_says_why(store: Store, ask: Any) -> None:
     assert ask("explain", id=answers[4]["id"])["reason"] == "deleted"
 
 
+def test_the_last_delivery_is_said_to_be_one(store: Store, ask: Any) -> None:
+    queue, group = store.queue("red"), store.queue("red").group()
+    store.queue("dead")
+    queue.append_many([b"0", b"1"])
+    group.configure(retry=Retry(1, "dead", ()))
+    group.receive(1, lease_ms=LONG)
+    answer = ask("explain", queue="red", offset=0)
+    assert answer["reason"] == "leased" and answer["facts"]["last"]
+    assert answer["text"].endswith("it was delivered once, the last time.")
+    group.receive(1, lease_ms=0)
+    answer = ask("explain", queue="red", offset=1)
+    assert (answer["reason"], answer["deliverable"]) == ("used up", False)
+    assert not len(group.receive(1))
+    store._flush()
+    assert ask("explain", queue="red", offset=1)["reason"] == "confirmed"
+    assert [one["what"] for one in ask("trace", queue="red", offset=1)["events"]][-1] == "copied"
+    assert ask("explain", queue="dead", offset=0)["deliverable"]
+
+
 def test_every_state_has_a_reason(store: Store) -> None:
     from penstock.engine._core import STATES
 
-    assert set(STATES) | {"poisoned", "deleted", "filtered"} == set(REASONS)
+    assert set(STATES) | {"poisoned", "deleted", "filtered", "used up"} == set(REASONS)
     store.queue("red").append(b"m")
     store._fault(2, 5)
     with pytest.raises(Exception, match="failed"):

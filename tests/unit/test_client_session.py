@@ -77,6 +77,23 @@ def test_what_must_not_be_done_twice_fails_when_the_connection_breaks() -> None:
     assert [frame.verb for frame in greet(session)] == [Verb.ADMIN] and not listing.done()
 
 
+def test_a_confirmation_that_goes_again_says_so() -> None:
+    session = Session(producer=7)
+    opened(session)
+    future: Future[Any] = Future()
+    session.call(model.confirm_call(future, [bytes(24)]))
+    assert b"".join(session.outgoing)[5] == 0
+    session.lost()
+    session.connected()
+    session.outgoing.clear()
+    session.feed(wire.hello_reply(0, wire.FRAME_BYTES, b"s" * 16))
+    for frame in frames(session):
+        session.feed(wire.number_reply(frame.verb, frame.tag, 40))
+    assert b"".join(session.outgoing)[4:6] == bytes([Verb.CONFIRM, 1])
+    session.feed(wire.verdicts_reply(Verb.CONFIRM, min(session.pending), [0]))
+    assert future.result(0) == [0]
+
+
 def test_a_deleted_queue_fails_its_own_requests_only() -> None:
     session = Session()
     gone, kept = opened(session, "gone"), opened(session, "kept")
