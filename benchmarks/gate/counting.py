@@ -39,7 +39,7 @@ class Counter:
     """Something that runs a work so often and tells figures that grow with the calls."""
 
     name: str
-    run: Callable[[Path, str, int], Figures]
+    run: Callable[[Path | None, str, int], Figures]
     calls: int
     # A figure may be worse by this share before it counts as worse, and a whole run by so much:
     # a checkpoint that falls into one run and not into the other is no regression.
@@ -58,17 +58,17 @@ class Counter:
         return now > base * (1 + self.share) + self.noise / self.between(work)
 
 
-def own(tree: Path, work: str, count: int) -> Figures:
+def own(tree: Path | None, work: str, count: int) -> Figures:
     """What the store itself counts: syncs and bytes, exactly."""
     told = _told(_python(tree, work, count))
     return {"fdatasyncs": told["fsyncs"], "bytes": told["bytes_written"]}
 
 
-def seconds(tree: Path, work: str, count: int) -> Figures:
+def seconds(tree: Path | None, work: str, count: int) -> Figures:
     return {"seconds": _told(_python(tree, work, count))["seconds"]}
 
 
-def syscalls(tree: Path, work: str, count: int) -> Figures:
+def syscalls(tree: Path | None, work: str, count: int) -> Figures:
     """All system calls but those that wait, of all threads."""
     if not shutil.which("strace"):
         raise MissingError("strace is not installed")
@@ -80,7 +80,7 @@ def syscalls(tree: Path, work: str, count: int) -> Figures:
             "pwrites": found.get("pwrite64", 0) + found.get("pwritev", 0)}
 
 
-def allocations(tree: Path, work: str, count: int) -> Figures:
+def allocations(tree: Path | None, work: str, count: int) -> Figures:
     """malloc, calloc and realloc, those of Python's objects included."""
     with tempfile.NamedTemporaryFile("r") as told:
         _python(tree, work, count, environment={
@@ -89,7 +89,7 @@ def allocations(tree: Path, work: str, count: int) -> Figures:
         return {"allocations": int(told.read())}
 
 
-def instructions(tree: Path, work: str, count: int) -> Figures:
+def instructions(tree: Path | None, work: str, count: int) -> Figures:
     """Instructions in user space of the thread that does the work, as callgrind counts them."""
     if not shutil.which("valgrind"):
         raise MissingError("valgrind is not installed")
@@ -114,13 +114,13 @@ COUNTERS = {counter.name: counter for counter in (
 
 
 class Counting:
-    """One work in one tree under one counter, round after round.
+    """One work in one tree (None: what is installed) under one counter, round after round.
 
     What other threads do beside the work only ever adds to a count, so the least of the rounds
     is the nearest to the work's own.
     """
 
-    def __init__(self, counter: Counter, tree: Path, work: str) -> None:
+    def __init__(self, counter: Counter, tree: Path | None, work: str) -> None:
         self.counter, self.tree, self.work = counter, tree, work
         self.few: Figures = {}
         self.many: Figures = {}
@@ -146,11 +146,12 @@ class Counting:
             least[name] = min(value, least.get(name, value))
 
 
-def _python(tree: Path, work: str, count: int, before: list[str] | None = None,
+def _python(tree: Path | None, work: str, count: int, before: list[str] | None = None,
             environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     # One hash seed: Python would otherwise choose one for each process.
-    inherited = {**os.environ, "PYTHONPATH": os.fspath(tree / "build" / "names"),
-                 "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
+    inherited = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
+    if tree is not None:
+        inherited["PYTHONPATH"] = os.fspath(tree / "build" / "names")
     python = [sys.executable, "-P", os.fspath(WORKS)]
     with tempfile.TemporaryDirectory(prefix="penstock-gate-") as folder:
         store = f"{folder}/store"

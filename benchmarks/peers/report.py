@@ -33,6 +33,22 @@ TITLES = {
     "E1": "Embedded, batches of 1000",
     "E2": "Embedded, one message at a time",
 }
+COMMANDS = {
+    "penstock bench send --tcp HOST:PORT":
+        "rates and a plot of latencies; `--http`, `--cmq-tcp`; `--json`, `--hdr FILE`",
+    "penstock bench send --tcp HOST:PORT --rate 20000":
+        "the open loop: latencies from when a message was due, so that a stall is seen in full",
+    "make asv": "the suites; `COMMITS=main~5..main` for commits, `make asv-html` for pages",
+    "make gate BASE=main~1":
+        "what a call costs in two commits, counted; fails if it grew by more than a few per cent",
+    'make test ARGS="tests/bench/test_micro.py --benchmark-enable --benchmark-compare"':
+        "the smallest steps of the engine",
+    "make peers": "the tables of servers below, W1 to W3",
+    "python benchmarks/peers/run.py --works W2 --durable --delay-ms 5":
+        "the same with a slower disk; `--works W4` for a backlog",
+    "python benchmarks/peers/embedded.py": "the tables of libraries below",
+    "python benchmarks/scale.py": "the plots of how cost grows below",
+}
 Row = dict[str, Any]
 
 
@@ -119,7 +135,9 @@ def plots(found: list[Row], files: list[dict[str, Any]]) -> Iterable[str]:
 
 def page() -> str:
     found, files = rows()
-    out = [BEGIN, "", "## Nine other queues, loaded alike", ""]
+    out = [BEGIN, "", "## Measuring it yourself", "", "| command | what it tells |", "|---|---|"]
+    out += [f"| `{command}` | {what} |" for command, what in COMMANDS.items()]
+    out += ["", "## Nine other queues, loaded alike", ""]
     out += ["`make peers` gets them from their registries, starts each in its durable and in its "
             "default setting, and loads them in turns with",
             "one loader (`benchmarks/peers/load` in Go, `benchmarks/peers/java` for Kafka and "
