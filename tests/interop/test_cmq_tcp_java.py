@@ -1,5 +1,6 @@
 """CMQ over TCP with the real Java client, unmodified: each thing that it can do."""
 
+import json
 import signal
 import sys
 import time
@@ -12,6 +13,8 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "uni
 from cmq_wire import control
 from java_driver import Driver, packed, require_driver
 from server_process import Server, Wire, messages_of, receive_payload, send_payload
+
+from penstock.server.broker.cmq.topics import TopicFacts
 
 PLAIN, ASYNC = "", "async "
 each_way = pytest.mark.parametrize("way", [PLAIN, ASYNC], ids=["sync", "async"])
@@ -131,8 +134,6 @@ def test_a_published_message_reaches_the_queues_that_want_it(
     mark = bool(way)
     red, every = world.queue(f"red-{mark}"), world.queue(f"every-{mark}")
     with control(world.data) as at:
-        from penstock.server.broker.cmq.topics import TopicFacts
-
         at.topics.create(f"news-{mark}", TopicFacts())
         at.topics.create(f"routes-{mark}", TopicFacts(filter_type=2))
     topic, routes = f"news-{mark}", f"routes-{mark}"
@@ -171,8 +172,6 @@ def test_a_listener_gets_everything_and_acknowledges_it(world: World, java: Driv
 
 
 def facts(native: Wire, queue: str) -> dict[str, int]:
-    import json
-
     status, payload = native.call(12, json.dumps({"do": "queue.show", "name": queue}).encode())
     assert status == 0
     found: dict[str, int] = json.loads(payload)
@@ -247,8 +246,9 @@ def test_a_server_that_starts_again_in_the_middle_loses_nothing(tmp_path: Path) 
     with world.driver as java:
         queue = world.queue("restarted", visibility_s=2)
         sent = {java.do("send", queue, packed("before"), 0).ids[0]}
-        world.server.process.send_signal(signal.SIGKILL)
-        world.server.process.wait(20)
+        with world.server:
+            world.server.process.send_signal(signal.SIGKILL)
+            world.server.process.wait(20)
         same = {
             name: f"127.0.0.1:{getattr(world.server, name)}" for name in ("tcp", "http")}
         world.server = Server(tmp_path, **same, cmq_tcp=f"127.0.0.1:{world.server.cmq}")
