@@ -32,10 +32,9 @@ CONSUMING = (
     ),
     Mutant(
         "what was given back with a delay does not come early",
-        "engine/_delivery.pxi",
-        "                if slot[at].until_us <= now:",
-        "                if slot[at].until_us <= now + 300000000 * (slot[at].state == WAITING) + "
-        "400000000 * (slot[at].state == WAITING):",
+        "engine/_retry.pxi",
+        "    path.slot.until_us = now + wait_us\n",
+        "    path.slot.until_us = now\n",
         (BROKER_MODEL,),
     ),
     Mutant(

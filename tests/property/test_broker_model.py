@@ -270,9 +270,26 @@ class Brokered(RuleBasedStateMachine):
         lag = self.seeing("lag", asks_of(name))["groups"][0]
         assert lag["lag"] == 0 or model.tag, "what is done with is no lag"
 
+    @rule(name=st.sampled_from(["keyed", "limited"]))
+    def fail(self, name: str) -> None:
+        """Give back whatever comes: after so many attempts all of it lies among the dead letters."""
+        model = self.models[name]
+        for _ in range((ATTEMPTS + 2) * (len(self.log) + 1)):
+            self.wait(LONG_S + 1)
+            receipts = self.taken(name, 50, LONG_S)
+            for receipt in receipts:
+                self.release((name, receipt), None)
+            if not receipts and not self.taken(name, 1, LONG_S):
+                break
+        self.wait(LONG_S + 1)
+        assert not self.taken(name, 50, LONG_S)
+        left = [at for at in range(len(self.log)) if at not in model.done]
+        assert not left, f"{left} of {name!r} did not die"
+
     def teardown(self) -> None:
         if hasattr(self, "store"):
             try:
+                self.fail("limited")
                 for name in NAMES:
                     self.settle(name)
             finally:
