@@ -100,28 +100,28 @@ MUTANTS = (
     Mutant(
         "a record is judged before it is served",
         "engine/_record.pxi",
-        "    if record.check != xxh3(record, 40, xxh3(at + sizeof(record_t), payload_size(record), "
-        "core.salt) ^ salt):\n        return BROKEN\n",
+        "    if record.check != xxh3(record, 40, payload_hash(core, record) ^ salt):\n"
+        "        return BROKEN\n",
         "",
         (FLIPS,),
     ),
     Mutant(
         "corruption is reported, not taken for a torn tail",
-        "engine/store.py",
+        "engine/recovery.py",
         "        promised = max(promised, store._promise_after(end))",
         "        promised = 0",
         (FLIPS,),
     ),
     Mutant(
         "after a crash nothing is written behind the end of a segment",
-        "engine/store.py",
+        "engine/recovery.py",
         "    if clean and end == position and",
         "    if end == max(position, end) and",
         (POWER, "tests/crash/test_kill.py"),
     ),
     Mutant(
         "what a killed process wrote is on disk before it is called durable",
-        "engine/store.py",
+        "engine/recovery.py",
         "            os.fsync(descriptor)\n            os.posix_fadvise",
         "            os.posix_fadvise",
         (POWER,),
@@ -137,9 +137,9 @@ MUTANTS = (
     Mutant(
         "a late receipt is refused",
         "engine/_delivery.pxi",
-        "    if path.slot.state != LEASED or path.slot.nonce != nonce or "
+        "path.slot.state != LEASED \\\n            or path.slot.nonce != nonce or "
         "path.slot.until_us <= now:",
-        "    if path.slot.state != LEASED:",
+        "path.slot.state != LEASED:",
         (RECEIPTS, DELIVERY, "tests/property"),
     ),
     Mutant(
@@ -165,7 +165,7 @@ MUTANTS = (
     ),
     Mutant(
         "a producer's number is stored once",
-        "engine/_apply.pxi",
+        "engine/_producers.pxi",
         "    if kept == NULL or kept.sequence < sequence:\n        return False\n"
         "    offset[0]",
         "    return False\n    offset[0]",
@@ -180,7 +180,7 @@ MUTANTS = (
     ),
     Mutant(
         "an atomic batch is stored in all of its queues or in none",
-        "engine/_commit.pxi",
+        "engine/_admit.pxi",
         "        if find_queue(core, round.operations[index].queue) == NULL:\n"
         "            verdict = NOT_FOUND\n",
         "",
@@ -336,7 +336,7 @@ MUTANTS = (
     ),
     Mutant(
         "a receiver that is gone takes nothing",
-        "server/_wire_http.pxi",
+        "server/_wire_http_leaving.pxi",
         "            self.hub.waiting.remove(request.waiting)\n",
         "            return 0\n",
         (ATTACKS,),

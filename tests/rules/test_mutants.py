@@ -1,0 +1,18 @@
+"""A mutant that changes nothing proves nothing: its text stands where it says, once."""
+
+import sys
+
+import pytest
+from tree import ROOT
+
+sys.path.insert(0, str(ROOT / "tests" / "mutants"))
+from catalogue import MUTANTS, Mutant
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.rule)
+def test_a_mutant_finds_its_text(mutant: Mutant) -> None:
+    path = ROOT / mutant.file
+    assert path.read_text().count(mutant.old) == 1, f"{mutant.file} was changed: so must the mutant"
+    assert mutant.old != mutant.new and mutant.tests
+    for test in mutant.tests:
+        assert (ROOT / test).exists(), test
