@@ -76,9 +76,13 @@ def number(value: float | None, digits: int = 0) -> str:
     return "" if value is None else f"{value:,.{digits}f}"
 
 
+def share(value: float | None) -> str:
+    return "" if value is None else f"{value * 100:.0f} %"
+
+
 def table(chosen: Iterable[Row]) -> list[str]:
     out = ["| | setting | messages/s | lowest-highest | p50 µs | p99 µs | p99.9 µs |"
-           " CPU s per million | private MiB |", "|---|---|---|---|---|---|---|---|---|"]
+           " CPU s per million | private MiB | others |", "|---|" + "---|" * 9]
     for row in sorted(chosen, key=lambda one: (not one["durable"], -(median(one, "rate") or 0))):
         rates = [one["rate"] for one in row["rounds"] if not one["errors"]]
         private = median(row, "private_bytes")
@@ -91,7 +95,8 @@ def table(chosen: Iterable[Row]) -> list[str]:
             f" {number(median(row, 'p50_us'))} | {number(median(row, 'p99_us'))} |"
             f" {number(median(row, 'p999_us'))} |"
             f" {number(median(row, 'server_cpu_per_million'), 1)} |"
-            f" {number(private / (1 << 20) if private else None)} |")
+            f" {number(private / (1 << 20) if private else None)} |"
+            f" {share(median(row, 'others_share'))} |")
     return out
 
 
@@ -144,7 +149,9 @@ def page() -> str:
             "RocketMQ); `benchmarks/peers/embedded.py` does the libraries. The loader",
             "is not the one of `penstock bench` and costs more, so our own figures are lower here "
             "than above. Server and loader share two cores. Rates are of",
-            "acknowledged, in W3 of confirmed messages; medians of the rounds. These tables are "
+            "acknowledged, in W3 of confirmed messages; medians of the rounds. *Others* is what share of "
+            "the machine other programs took meanwhile: where it is large, a",
+            "rate is a lower bound and only the order of magnitude counts. These tables are "
             "made by `python benchmarks/peers/report.py` from `benchmarks/peers/results/`.", ""]
     out += sections(found)
     out += plots(found, files)

@@ -21,6 +21,7 @@ import json
 import os
 import platform
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
@@ -79,7 +80,8 @@ def measured(words: list[str], server: Server, folder: Path) -> dict[str, float]
     resident, private = processes.memory_bytes(server.group)
     figures.update({
         "server_cpu_per_million": spent / messages * 1e6, "loader_cpu": loader,
-        "others_cpu": max(0.0, processes.machine_cpu_seconds() - all_cpu - spent - loader),
+        "others_share": max(0.0, processes.machine_cpu_seconds() - all_cpu - spent - loader)
+        / (os.cpu_count() or 1) / max(after.elapsed - before.elapsed, 1e-3),
         "written_per_message": (now_written - written) / messages,
         "flushes_per_thousand": (now_flushes - flushes) / messages * 1e3,
         "resident_bytes": resident, "private_bytes": private,
@@ -164,6 +166,8 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="the file to keep the results in")
     args = parser.parse_args(words)
     args.peers = args.peers.split(",")
+    # Servers are stopped however this ends.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     args.out = args.out or RESULTS / f"{time.strftime('%Y%m%d-%H%M%S')}.json"
     with tempfile.TemporaryDirectory(prefix="penstock-peers-", dir=args.data) as folder, \
             ExitStack() as stack:

@@ -145,6 +145,8 @@ def _rabbit(stack: ExitStack, folder: Path, delay_ms: float) -> Server:
     script = "/usr/lib/rabbitmq/bin/rabbitmq-server"
     if not Path(script).exists():
         raise MissingError("rabbitmq-server is not installed")
+    # Else the node starts one that outlives it.
+    start(stack, folder, ["epmd", "-port", str(mapper), "-address", "127.0.0.1"], mapper)
     return start(stack, folder, [script], port, delay_ms, ERL_EPMD_PORT=str(mapper),
                  ERL_EPMD_ADDRESS="127.0.0.1", RABBITMQ_NODENAME="bench@localhost",
                  RABBITMQ_DIST_PORT=str(free_port()),

@@ -33,8 +33,10 @@ final class Load {
     private final long window;
     private final double rate;
     private final long began = System.nanoTime();
-    private final long begin;
-    private final long end;
+    private final long warm;
+    private final long length;
+    /** What is measured begins this long after the first message came through; 0: not yet known. */
+    private final AtomicLong begin = new AtomicLong();
     private final AtomicLong sent = new AtomicLong();
     private final AtomicLong received = new AtomicLong();
     private final AtomicLong errors = new AtomicLong();
@@ -50,10 +52,26 @@ final class Load {
         count = Long.parseLong(words[7]);
         window = work.equals("both") ? Long.parseLong(words[8]) : 0;
         rate = Double.parseDouble(words[9]);
-        long warm = (long) (Double.parseDouble(words[6]) * 1e9);
-        long length = (long) (Double.parseDouble(words[5]) * 1e9);
-        begin = System.nanoTime() + (count > 0 ? 0 : warm);
-        end = begin + (count > 0 ? 3_600_000_000_000L : length);
+        warm = count > 0 ? 0 : (long) (Double.parseDouble(words[6]) * 1e9);
+        length = count > 0 ? 3_600_000_000_000L : (long) (Double.parseDouble(words[5]) * 1e9);
+        if (!work.equals("both")) {
+            start();
+        }
+    }
+
+    private void start() {
+        begin.compareAndSet(0, System.nanoTime() + warm);
+    }
+
+    /** Whether the span has ended, or never began. */
+    private boolean over(long now) {
+        long from = begin.get();
+        return from == 0 ? now - began > 60_000_000_000L : now > from + length;
+    }
+
+    private boolean measured(long at) {
+        long from = begin.get();
+        return from != 0 && at > from && at < from + length;
     }
 
     static void run(Driver driver, String[] words) throws Exception {
@@ -107,10 +125,10 @@ final class Load {
                 now = due;
                 due += interval;
             }
-            if (System.nanoTime() > end || count > 0 && sent.get() >= count) {
+            if (over(System.nanoTime()) || count > 0 && sent.get() >= count) {
                 break;
             }
-            while (window > 0 && sent.get() - received.get() > window && System.nanoTime() < end) {
+            while (window > 0 && sent.get() - received.get() > window && !over(System.nanoTime())) {
                 Thread.sleep(0, 50_000);
                 now = interval > 0 ? now : System.nanoTime();
             }
@@ -120,7 +138,7 @@ final class Load {
             }
             link.send(bodies);
             sent.addAndGet(batch);
-            if (window == 0 && now > begin) {
+            if (window == 0 && measured(now)) {
                 mine.add(System.nanoTime() - now);
             }
         }
@@ -145,11 +163,12 @@ final class Load {
                     continue;
                 }
                 received.incrementAndGet();
-                if (now > begin && now < end && count == 0) {
+                start();
+                if (measured(now) && count == 0) {
                     mine.add(now - due(body));
                 }
             }
-            if (now > end || count > 0 && (received.get() >= count || now - idle > 10_000_000_000L)) {
+            if (over(now) || count > 0 && (received.get() >= count || now - idle > 10_000_000_000L)) {
                 break;
             }
         }
@@ -179,11 +198,11 @@ final class Load {
 
     private void tell() {
         long[] all = found.stream().flatMapToLong(Arrays::stream).sorted().toArray();
-        double seconds = (end - begin) / 1e9;
+        double seconds = length / 1e9;
         double messages = work.equals("send") ? (double) all.length * batch : all.length;
         if (count > 0) {
             boolean receiving = work.equals("receive");
-            seconds = ((receiving ? last.get() - first.get() : System.nanoTime() - begin)) / 1e9;
+            seconds = ((receiving ? last.get() - first.get() : System.nanoTime() - began)) / 1e9;
             messages = receiving ? received.get() : sent.get();
         }
         StringBuilder told = new StringBuilder(String.format(Locale.ROOT,

@@ -27,11 +27,38 @@ type load struct {
 	size, batch, window  int
 	count                int64
 	rate                 float64
-	began, begin, end    time.Time
+	began                time.Time
+	warm, length         time.Duration
+	span                 atomic.Pointer[span]
 	sent, received, last atomic.Int64
 	errors               atomic.Int64
 	latencies            sync.Mutex
 	all                  []int64
+}
+
+// A span is what is measured: it begins some time after the first answer, or, of "both", after the
+// first message came through, because some servers take seconds to know a consumer.
+type span struct{ begin, end time.Time }
+
+const startLimit = 60 * time.Second
+
+func (l *load) start() *span {
+	now := time.Now()
+	l.span.CompareAndSwap(nil, &span{now.Add(l.warm), now.Add(l.warm + l.length)})
+	return l.span.Load()
+}
+
+// over says whether the span has ended, or never began.
+func (l *load) over(now time.Time) bool {
+	if s := l.span.Load(); s != nil {
+		return now.After(s.end)
+	}
+	return now.Sub(l.began) > startLimit
+}
+
+func (l *load) measured(at time.Time) bool {
+	s := l.span.Load()
+	return s != nil && at.After(s.begin) && at.Before(s.end)
 }
 
 func main() {
@@ -61,10 +88,12 @@ func main() {
 		l.window = *window
 	}
 	l.began = time.Now()
-	l.begin = l.began.Add(time.Duration(*warm * 1e9))
-	l.end = l.begin.Add(time.Duration(*seconds * 1e9))
+	l.warm, l.length = time.Duration(*warm*1e9), time.Duration(*seconds*1e9)
 	if *count > 0 {
-		l.begin, l.end = time.Now(), time.Now().Add(time.Hour)
+		l.warm, l.length = 0, time.Hour
+	}
+	if *work != "both" {
+		l.start()
 	}
 	var group sync.WaitGroup
 	start := func(many int, run func(int) error) {
@@ -112,11 +141,11 @@ func (l *load) produce(number, producers int) error {
 			now = due
 			due = due.Add(interval)
 		}
-		if time.Now().After(l.end) || l.count > 0 && l.sent.Load() >= l.count {
+		if l.over(time.Now()) || l.count > 0 && l.sent.Load() >= l.count {
 			break
 		}
 		for l.window > 0 && l.sent.Load()-l.received.Load() > int64(l.window) &&
-			time.Now().Before(l.end) {
+			!l.over(time.Now()) {
 			time.Sleep(50 * time.Microsecond)
 			if interval == 0 {
 				now = time.Now()
@@ -129,7 +158,7 @@ func (l *load) produce(number, producers int) error {
 			break
 		}
 		l.sent.Add(int64(l.batch))
-		if l.window == 0 && now.After(l.begin) {
+		if l.window == 0 && l.measured(now) {
 			found = append(found, int64(time.Since(now)))
 		}
 	}
@@ -155,7 +184,7 @@ func (l *load) consume(number int) error {
 			if err := link.confirm(); err != nil {
 				return err
 			}
-			l.last.Store(int64(time.Since(l.begin)))
+			l.last.Store(int64(time.Since(l.began)))
 		}
 		for _, body := range bodies {
 			due := unstamp(body)
@@ -164,11 +193,12 @@ func (l *load) consume(number int) error {
 				continue
 			}
 			l.received.Add(1)
-			if now.After(l.begin) && now.Before(l.end) && l.count == 0 {
+			l.start()
+			if l.measured(now) && l.count == 0 {
 				found = append(found, now.UnixNano()-due)
 			}
 		}
-		if now.After(l.end) || l.count > 0 && l.received.Load() >= l.count ||
+		if l.over(now) || l.count > 0 && l.received.Load() >= l.count ||
 			l.count > 0 && time.Since(idle) > 10*time.Second {
 			break
 		}
@@ -210,14 +240,14 @@ func (l *load) keep(found []int64) {
 
 func (l *load) tell(work string) {
 	slices.Sort(l.all)
-	seconds := l.end.Sub(l.begin).Seconds()
+	seconds := l.length.Seconds()
 	messages := float64(len(l.all))
 	if l.window == 0 && work == "send" {
 		messages *= float64(l.batch)
 	}
 	total := l.sent.Load()
 	if l.count > 0 {
-		seconds = time.Since(l.begin).Seconds()
+		seconds = time.Since(l.began).Seconds()
 		if work == "receive" {
 			seconds = time.Duration(l.last.Load()).Seconds()
 			total = l.received.Load()
