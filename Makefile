@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test debug-test asan-run asan-test fuzz soak mutants bench asv asv-html gate peers lint build clean distclean FORCE
+.PHONY: help run test debug-test asan-run asan-test fuzz fuzz-api soak mutants bench asv asv-html gate peers lint build clean distclean FORCE
 
 # release, debug (bounds checked), trace (for coverage; several times slower) or asan.
 PENSTOCK_BUILD ?= release
@@ -61,6 +61,16 @@ endif
 
 fuzz: build $(VENV)/test ## feed every parser what is nearly right; FUZZ=600 seconds for each test
 	@exec $(PY) -m pytest -q tests/fuzz --fuzz $(or $(FUZZ),60) $(ARGS)
+
+# It brings much with it, plugins of pytest too: an environment of its own.
+build/api/made: $(VENV)/made
+	@echo '· installing schemathesis'
+	@$(PY) -m venv build/api
+	@build/api/bin/python -m pip install --quiet --disable-pip-version-check 'schemathesis>=4'
+	@touch $@
+
+fuzz-api: build build/api/made ## let schemathesis ask a server what its OpenAPI document allows
+	@exec $(PY) tests/fuzz/api.py build/api/bin/schemathesis $(ARGS)
 
 asan-test: ## run the tests of C code with addresses and undefined behaviour checked
 	@exec $(MAKE) --no-print-directory PENSTOCK_BUILD=asan asan-run

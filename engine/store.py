@@ -200,7 +200,7 @@ def identify(root: str, segment_size: int) -> tuple[bytes, int, bytes, int]:
         directory = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
         os.fsync(directory)
         os.close(directory)
-    text, _, digest = Path(path).read_text().rstrip("\n").partition("\n")
+    text, _, digest = Path(path).read_text(errors="replace").rstrip("\n").partition("\n")
     if hashlib.sha256(text.encode()).hexdigest() != digest:
         raise CorruptionError(f"{path}: its checksum does not fit; nothing was changed")
     facts = json.loads(text)

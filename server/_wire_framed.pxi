@@ -43,6 +43,10 @@ cdef class Framed(Endpoint):
         self.active = monotonic()
         self.feed(<const uint8_t*>PyByteArray_AS_STRING(self.hub.scratch), size)
         self.finish()
+        self.account()
+
+    cdef size_t unread(self) noexcept:
+        return self.pending.used
 
     cdef int finish(self) except -1:
         """After a read: wake the committer once, write what could be answered at once."""
@@ -83,6 +87,7 @@ cdef class Framed(Endpoint):
         if not self.closing and self.pending.used:
             buffer_consume(&self.pending, self.process(self.pending.data, self.pending.used))
         self.finish()
+        self.account()
         return 0
 
     cdef int lost(self) except -1:

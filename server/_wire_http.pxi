@@ -88,6 +88,13 @@ cdef class HttpEndpoint(HttpReplies):
             self.staged = 0
             self.hub.lane.kick()
         self.flush()
+        self.account()
+
+    cdef size_t unread(self) noexcept:
+        cdef size_t size = self.waiting_bytes
+        if self.state != IN_NOTHING:
+            size += self.head_used + self.head_fed + self.url_used + self.body_used
+        return size
 
     cdef Py_ssize_t repeat(self, const char* data, Py_ssize_t size) except -1:
         """Stage the whole requests at the start of data that have the known head; how many bytes."""
@@ -309,6 +316,7 @@ cdef class HttpEndpoint(HttpReplies):
             self.plain = request
             return
         self.backlog.append(request)
+        self.waiting_bytes += REQUEST_BYTES + len(request.body) + len(request.url)
         self.pump()
 
     cdef int stage_request(self, HttpRequest request) except -1:
@@ -372,7 +380,7 @@ cdef class HttpEndpoint(HttpReplies):
         while self.backlog and not self.busy and not self.closing and not self.held & HELD_BY_PEER:
             outcome = self.stage_request(self.backlog[0])
             if outcome == NEXT:
-                self.backlog.popleft()
+                self.next_request()
                 continue
             if outcome == HOLD:
                 if not self.held & HELD_BY_LANE:
@@ -383,7 +391,7 @@ cdef class HttpEndpoint(HttpReplies):
                 break
             self.busy = True
             self.hub.in_calls += 1
-            request = self.asked = self.backlog.popleft()
+            request = self.asked = self.next_request()
             task = self.hub.loop.create_task(self.door.answer(request))
             task.add_done_callback(HttpAnswered(self, request))
         # While only one is answered we read on: else we would not see its peer hang up.
@@ -439,6 +447,8 @@ cdef class HttpEndpoint(HttpReplies):
 
     cdef int refuse(self, int status, kind, text) except -1:
         """The bytes are no request we take: say so after what is owed, and close."""
+        if self.last:
+            return 0        # nobody was to say anything more
         self.last = True
         self.state = IN_NOTHING
         self.parts = []

@@ -1,5 +1,9 @@
 # The two ends of an HTTP connection: where they are, what is owed to the other, and that it may be gone.
 
+cdef enum:
+    REQUEST_BYTES = 1024        # what a request costs that waits, besides its body and its target
+
+
 cdef bint is_loopback(host) except -1:
     return host in ("127.0.0.1", "::1", "::ffff:127.0.0.1") or host.startswith("127.")
 
@@ -13,6 +17,7 @@ cdef class HttpBase(Endpoint):
     """
     cdef object door, backlog
     cdef HttpRequest asked
+    cdef size_t waiting_bytes       # of the requests in backlog
     cdef bint busy, last, local
     cdef str here
 
@@ -32,7 +37,16 @@ cdef class HttpBase(Endpoint):
 
     cdef int lost(self) except -1:
         self.backlog.clear()
+        self.waiting_bytes = 0
         return self.forsake()
+
+    cdef HttpRequest next_request(self):
+        """The first of those that wait."""
+        cdef HttpRequest request = self.backlog.popleft()
+        self.waiting_bytes -= REQUEST_BYTES + len(request.body) + len(request.url)
+        if not self.backlog:
+            self.account()
+        return request
 
     cdef int forsake(self) except -1:
         """The request that is being answered waits no longer."""

@@ -5,6 +5,7 @@ cdef enum:
     WOKEN_ROOM = 1024
     SLOT_SHIFT = 42         # cookie = slot (22 bits) | shape (2 bits) | 8 spare bits | tag (32 bits)
     SHAPE_SHIFT = 40
+    KEPT_LEAST = 8192       # who has less costs about as much as a connection does anyhow
     SHAPE_ONE = 0
     SHAPE_BATCH = 1
     SHAPE_CONFIRM = 2
@@ -26,13 +27,16 @@ cdef class Endpoint:
          ours until it is 0, so an operation drained late never meets a stranger.
       2. transport is None after the connection was lost; nothing is written then.
       3. held is 0 exactly when the transport is reading.
+      4. kept is what we count in hub.kept: bytes of requests that are not whole or not begun, and of replies
+         that the peer does not read, unsent. kept_since is when it was last 0.
     """
     cdef Hub hub
     cdef object transport
     cdef uint32_t slot, in_flight, held
     cdef bint touched, closing
     cdef buffer_t out
-    cdef double active, stalled, opened
+    cdef double active, stalled, opened, kept_since
+    cdef size_t kept, unsent
 
     def __dealloc__(self):
         buffer_free(&self.out)
@@ -76,6 +80,25 @@ cdef class Endpoint:
                 self.transport.resume_reading()
         return 0
 
+    cdef size_t unread(self) noexcept:
+        """The bytes of requests that are not whole, or not begun."""
+        return 0
+
+    cdef int account(self) except -1:
+        """Count anew what is kept for this connection."""
+        cdef size_t now = 0 if self.closing else self.unread() + self.unsent
+        if now == self.kept:
+            return 0
+        if self.kept == 0:
+            self.kept_since = self.active
+        self.hub.kept += now - self.kept
+        self.kept = now
+        if self.hub.kept > self.hub.kept_limit:
+            if not self.hub.relief:
+                self.hub.relief = True
+                self.hub.loop.call_soon(self.hub.relieve)
+        return 0
+
     cdef int flush(self) except -1:
         """Hand all replies to the transport in one write."""
         cdef size_t used = self.out.used
@@ -86,6 +109,9 @@ cdef class Endpoint:
             data = PyBytes_FromStringAndSize(<char*>self.out.data, used)
             self.hub.sent_bytes += used
             self.transport.write(data)
+            if self.held & HELD_BY_PEER:
+                self.unsent = self.transport.get_write_buffer_size()
+                self.account()
         if self.out.room > KEPT_ROOM and self.out.used == 0:
             buffer_free(&self.out)
         return 0
@@ -107,6 +133,7 @@ cdef class Endpoint:
     def connection_lost(self, error):
         self.transport = None
         self.closing = True
+        self.account()
         self.lost()
         if self.in_flight == 0:
             self.hub.leave(self)
@@ -120,7 +147,9 @@ cdef class Endpoint:
 
     def resume_writing(self):
         self.stalled = 0
+        self.unsent = 0
         self.active = monotonic()
+        self.account()
         self.release(HELD_BY_PEER)
         self.hub.unstalled(self)
 
@@ -163,12 +192,15 @@ cdef class Hub:
     cdef readonly uint64_t in_flight
     cdef readonly uint32_t in_calls
     cdef readonly uint32_t connections
+    cdef readonly size_t kept
+    cdef bint relief
     cdef readonly bint stopping
     # limits as C numbers
     cdef uint32_t frame_bytes, message_bytes, batch_messages, take_messages, take_bytes
     cdef uint32_t confirm_receipts, wait_limit, lease_limit, flight_limit, parked_limit
     cdef uint32_t check_limit
     cdef uint64_t delay_us
+    cdef size_t kept_limit
     cdef size_t out_bytes, head_bytes, url_bytes, body_bytes, chunk_overhead
     cdef uint32_t header_limit
     cdef double handshake_s, idle_s, http_idle_s, request_s
@@ -234,6 +266,7 @@ cdef class Hub:
         self.check_limit = limits.check_ms
         self.delay_us = limits.delay_ms * 1000
         self.out_bytes = limits.write_bytes
+        self.kept_limit = limits.kept_bytes
         self.head_bytes = limits.head_bytes
         self.url_bytes = limits.url_bytes
         self.body_bytes = limits.body_bytes
@@ -406,6 +439,24 @@ cdef class Hub:
         self.drop_gone(waiting)
         if not self.stopping or self.connections:
             self.loop.call_later(1.0, self.sweep)
+
+    def relieve(self):
+        """Too much is kept: those for whom it was kept longest go, for an honest peer is done sooner."""
+        cdef Endpoint endpoint
+        cdef size_t low = self.kept_limit - self.kept_limit // 8
+        self.relief = False
+        kept = [((<Endpoint>one).kept_since, number) for number, one in enumerate(self.slots)
+                if one is not None and (<Endpoint>one).kept >= KEPT_LEAST]
+        kept.sort()
+        for _, number in kept:
+            if self.kept <= low:
+                break
+            endpoint = <Endpoint>self.slots[number]
+            self.dropped += 1
+            endpoint.closing = True
+            endpoint.account()
+            if endpoint.transport is not None:
+                endpoint.transport.abort()
 
     cdef int drop_gone(self, list endpoints) except -1:
         """Drop those whose peer has hung up: of a connection that is not read nobody else tells us."""

@@ -64,8 +64,8 @@ class Broker:
         if create and self.guards:
             self._guard(checked(name))
         # Partitions of topics are read like queues; they are made and removed with their topic.
-        topic, _, partition = name.rpartition("#")
-        known = not create and partition.isdecimal() and checked(topic)
+        topic, parted, partition = name.rpartition("#")
+        known = not create and parted and partition.isdecimal() and checked(topic)
         queue = self.store.queue(name if known else checked(name), create=create)
         self._remember(queue)
         return queue

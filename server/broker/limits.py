@@ -23,6 +23,7 @@ class Limits:
     cmq_parked: int = 256
     read_bytes: int = 256 * 1024
     write_bytes: int = 1 * MEBIBYTE
+    kept_bytes: int = 1024 * MEBIBYTE
     handshake_s: float = 10.0
     idle_s: float = 900.0
     stall_s: float = 30.0

@@ -342,6 +342,13 @@ MUTANTS = (
         (ATTACKS,),
     ),
     Mutant(
+        "what is kept for all connections together has a limit",
+        "server/_wire_hub.pxi",
+        "        if self.hub.kept > self.hub.kept_limit:",
+        "        if False:",
+        (ATTACKS,),
+    ),
+    Mutant(
         "a peer that hung up behind unread requests is noticed",
         "server/_wire_hub.pxi",
         "            endpoint.transport.abort()\n        return 0\n",

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import resource
 import socket
 import struct
 import sys
@@ -14,8 +15,8 @@ import pytest
 from penstock.server.bridge import Bridge
 
 sys.path.insert(0, str(Path(__file__).parent))
-from server_inside import Doors, ended, play, reply
-from server_process import frame, receive_payload
+from server_inside import HELLO, Doors, ended, play, reply
+from server_process import Server, Wire, frame, receive_payload, send_payload
 
 MEBIBYTE = 1 << 20
 
@@ -214,6 +215,17 @@ def test_traffic_elsewhere_does_not_keep_a_receiver_looking(
     play(tmp_path, scene)
 
 
+def test_a_name_of_digits_is_a_name(tmp_path: Path) -> None:
+    async def scene(doors: Doors) -> None:
+        reader, writer = await doors.connect(doors.http)
+        for method in ("PUT", "GET", "DELETE"):
+            writer.write(request(method, "/v1/queues/123"))
+        assert [(await answer(reader))[0] for _ in range(2)] == [201, 200]
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 204")
+
+    play(tmp_path, scene)
+
+
 def test_a_receiver_of_a_queue_that_is_deleted_is_told(tmp_path: Path) -> None:
     async def scene(doors: Doors) -> None:
         queue = doors.store.queue("q")
@@ -228,3 +240,64 @@ def test_a_receiver_of_a_queue_that_is_deleted_is_told(tmp_path: Path) -> None:
         assert (await answer(web))[0] == 404
 
     play(tmp_path, scene)
+
+
+HALVES: dict[str, bytes] = {
+    "native frames": HELLO + struct.pack("<IBBHII", 1 << 20, 3, 0, 0, 1, 0) + bytes(400_000),
+    "HTTP bodies": request("POST", "/v1/queues/q/messages", bytes(500_000))[:400_000],
+    "pipelined HTTP": long_poll() + request("GET", "/livez", bytes(30)) * 1500,
+}
+
+
+@pytest.mark.parametrize("kind", HALVES)
+def test_halves_of_many_requests_give_way_to_whole_ones(kind: str, tmp_path: Path) -> None:
+    async def scene(doors: Doors) -> None:
+        queue = doors.store.queue("q")
+        port = doors.tcp if kind == "native frames" else doors.http
+        most = 0
+        for _ in range(40):
+            _, writer = await doors.connect(port)
+            writer.write(HALVES[kind])
+            await asyncio.sleep(0)
+        for _ in range(20):
+            reader, writer = await doors.native()
+            writer.write(frame(3, 7, send_payload(queue.id, bytes(1_000_000), durability=0)))
+            assert (await reply(reader))[:3] == (0x83, 0, 7)
+            most = max(most, doors.hub.kept)
+        await until(lambda: doors.hub.kept <= 4 * MEBIBYTE)
+        # One read of each that is open may come before those are dropped that go.
+        assert most < 24 * MEBIBYTE and doors.hub.dropped >= 20
+        for writer in doors.kept:
+            writer.transport.abort()
+        await until(lambda: doors.hub.connections == 0)
+        assert doors.hub.kept == 0
+
+    play(tmp_path, scene, kept_bytes=4 * MEBIBYTE)
+
+
+def test_thousands_of_slow_peers_leave_the_honest_one_served(tmp_path: Path, soak: bool) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    count = min(10_000 if soak else 2_000, hard - 500)
+    slow = [
+        b"POST /v1/queues/q/messages HTTP/1.1\r\nHost: x\r\nContent-Length: 4000000\r\n\r\n",
+        HELLO + struct.pack("<IBBHII", 4 << 20, 3, 0, 0, 1, 0),
+    ]
+    try:
+        with Server(tmp_path) as server, Wire(server.tcp) as honest:
+            queue = honest.open("q")
+            before = server.rss_kib()
+            sockets = []
+            for number in range(count):
+                port = (server.http, server.tcp)[number % 2]
+                sockets.append(socket.create_connection(("127.0.0.1", port), 10))
+                sockets[-1].sendall(slow[number % 2])
+            for turn in range(20):
+                for one in sockets[turn::20]:
+                    one.sendall(b"x")
+                assert honest.call(3, send_payload(queue, b"%d" % turn))[0] == 0
+            assert server.rss_kib() - before < (100 << 10) * count // 2_000
+            for one in sockets:
+                one.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

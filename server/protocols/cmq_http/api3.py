@@ -84,7 +84,7 @@ class Api3:
             raise CmqError(Fault.UNREADABLE, f"the version is {VERSION}")
         try:
             fields = msgspec.json.decode(request.body or b"{}")
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise CmqError(Fault.UNREADABLE, str(error)) from error
         if not isinstance(fields, dict):
             raise CmqError(Fault.UNREADABLE, "the body is a JSON object")

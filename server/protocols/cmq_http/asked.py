@@ -36,7 +36,7 @@ class Ask:
             return {}
         try:
             said = msgspec.json.decode(raw, type=Policy)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             raise CmqError(Fault.WRONG_TYPE, f"deadLetterPolicy: {error}") from error
         return {"dead_letter": said.deadLetterQueue, "policy": said.policy,
                 "max_receive": said.maxReceiveCount, "dead_after_s": said.maxTimeToLive}

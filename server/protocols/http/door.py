@@ -17,7 +17,13 @@ from penstock.server.broker.seeing import Seeing
 from penstock.server.metrics.board import Board
 from penstock.server.protocols.http.looking import Looking
 from penstock.server.protocols.http.observe import Observer
-from penstock.server.protocols.http.problem import REASONS, Response, problem, render
+from penstock.server.protocols.http.problem import (
+    REASONS,
+    Response,
+    not_allowed,
+    problem,
+    render,
+)
 from penstock.server.protocols.http.quotas import PushTargets, QuotaTargets
 from penstock.server.protocols.http.queues import Call, Queues
 from penstock.server.protocols.http.topics import TopicTargets
@@ -72,6 +78,8 @@ class HttpDoor:
             return problem(error)
         except EngineError as error:
             return problem(refusal(error))
+        except RecursionError:
+            return render(400, Kind.INVALID, "the JSON has too many levels")
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             return render(400, Kind.INVALID, str(error))
         except Exception:
@@ -144,8 +152,3 @@ class HttpDoor:
     def refused(self, status: int, kind: str, text: str) -> Response:
         """The reply to bytes that are no request we take."""
         return render(status, Kind(kind), text)
-
-
-def not_allowed(methods: str) -> Response:
-    status, head, body = render(405, Kind.INVALID, f"this target takes {methods}")
-    return status, head + b"Allow: " + methods.encode() + b"\r\n", body

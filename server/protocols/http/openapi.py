@@ -23,6 +23,7 @@ OPERATIONS: tuple[tuple[str, str, str, Any, Any, int], ...] = (
     (QUEUE, "get", "Show a queue", None, models.QueueReply, 200),
     (QUEUE, "put", "Create a queue", None, models.QueueReply, 201),
     (QUEUE, "delete", "Delete a queue", None, None, 204),
+    (f"{QUEUE}/messages", "delete", "Purge", None, dict, 200),
     (f"{QUEUE}/messages", "post", "Send", models.SendRequest, models.SendReply, 201),
     (f"{QUEUE}/receive", "post", "Receive", models.ReceiveRequest, models.MessagesReply, 200),
     (f"{QUEUE}/confirm", "post", "Confirm", models.ConfirmRequest, models.VerdictsReply, 200),
@@ -84,6 +85,7 @@ OPERATIONS: tuple[tuple[str, str, str, Any, Any, int], ...] = (
     (f"{SCHEDULE}/resume", "post", "Go on from now", None, dict, 200),
     ("/v1/lag", "get", "How far all groups are behind", asks.Lag, dict, 200),
 )
+Named = dict[Any, dict[str, Any]]     # how a model is referred to
 RAW = ("application/octet-stream", "application/x-ndjson", "application/vnd.penstock.batch")
 NAME = {
     "type": "string",
@@ -96,12 +98,15 @@ def document() -> bytes:
     """The whole document as JSON."""
     pairs = [model for _, _, _, *pair, _ in OPERATIONS for model in pair]
     used = [model for model in pairs if model not in (None, dict)]
-    template = "#/components/schemas/{name}"
-    _, schemas = msgspec.json.schema_components([*used, Problem], ref_template=template)
+    used.append(Problem)
+    # Two may have one name, each in its own room: the references tell them apart.
+    said, schemas = msgspec.json.schema_components(
+        used, ref_template="#/components/schemas/{name}")
+    named = dict(zip(used, said, strict=True))
     paths: dict[str, dict[str, Any]] = {}
     for path, method, summary, request, answer, status in OPERATIONS:
         paths.setdefault(path, {})[method] = operation(
-            path, method, summary, request, answer, status)
+            path, method, summary, request, answer, status, named)
     return msgspec.json.encode(
         {
             "openapi": "3.1.0",
@@ -113,12 +118,16 @@ def document() -> bytes:
 
 
 def operation(
-    path: str, method: str, summary: str, request: Any, answer: Any, status: int
+    path: str, method: str, summary: str, request: Any, answer: Any, status: int, named: Named
 ) -> dict[str, Any]:
     responses: dict[str, Any] = {
-        str(status): {"description": "done", **content("application/json", answer)},
-        "default": {"description": "refused", **content("application/problem+json", Problem)},
+        str(status): {"description": "done", **content("application/json", answer, named)},
+        "default": {
+            "description": "refused", **content("application/problem+json", Problem, named)
+        },
     }
+    if method == "put" and status == 201:
+        responses["200"] = {**responses["201"], "description": "it was there"}
     made: dict[str, Any] = {"summary": summary, "responses": responses}
     if "{queue}" in path:
         made["parameters"] = [{"name": "queue", "in": "path", "required": True, "schema": NAME}]
@@ -150,7 +159,9 @@ def operation(
     if request is not None and request.__module__ == asks.__name__ and method == "get":
         made["parameters"] = made.get("parameters", []) + asked(request)
     elif request is not None:
-        made["requestBody"] = content("application/json", request)
+        made["requestBody"] = content("application/json", request, named)
+        if is_needed(request):
+            made["requestBody"]["required"] = True
         if request is models.SendRequest:
             made["requestBody"]["content"].update({kind: {} for kind in RAW})
     return made
@@ -167,9 +178,15 @@ def asked(model: Any) -> list[dict[str, Any]]:
     ]
 
 
-def content(kind: str, model: Any) -> dict[str, Any]:
+def is_needed(model: Any) -> bool:
+    """Whether a body must be there: something in it has no default."""
+    return model is not dict and any(
+        field.required for field in msgspec.structs.fields(model)
+        if field.name not in ("queue", "group"))
+
+
+def content(kind: str, model: Any, named: Named) -> dict[str, Any]:
     if model is None:
         return {}
-    if model is dict:
-        return {"content": {kind: {"schema": {"type": "object"}}}}
-    return {"content": {kind: {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}}}}
+    schema = {"type": "object"} if model is dict else named[model]
+    return {"content": {kind: {"schema": schema}}}

@@ -66,3 +66,8 @@ def render(
 def reply(value: object, status: int = 200) -> Response:
     """A JSON reply."""
     return status, JSON, msgspec.json.encode(value)
+
+
+def not_allowed(methods: str) -> Response:
+    status, head, body = render(405, Kind.INVALID, f"this target takes {methods}")
+    return status, head + b"Allow: " + methods.encode() + b"\r\n", body

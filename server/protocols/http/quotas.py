@@ -4,11 +4,10 @@ import msgspec
 
 from penstock.server.bridge import Bridge
 from penstock.server.broker.broker import Broker
-from penstock.server.broker.errors import BrokerError, Kind
 from penstock.server.broker.push import Pushes, Subscription
 from penstock.server.broker.throttle import Quota, Quotas
 from penstock.server.protocols.http.models import QuotaRow, QuotasReply
-from penstock.server.protocols.http.problem import Response, reply
+from penstock.server.protocols.http.problem import Response, not_allowed, reply
 
 
 class PushTargets:
@@ -19,6 +18,7 @@ class PushTargets:
         self.call = bridge.call
 
     async def answer(self, method: str, name: str, body: bytes) -> Response:
+        allowed = "PUT, DELETE" if name else "GET, HEAD"
         if not name and method in ("GET", "HEAD"):
             return reply({"pushes": await self.call(self.pushes.shown)})
         if name and method == "PUT":
@@ -28,7 +28,7 @@ class PushTargets:
         if name and method == "DELETE":
             await self.call(self.pushes.remove, name)
             return 204, b"", b""
-        raise BrokerError(Kind.INVALID, f"{method} does nothing here")
+        return not_allowed(allowed)
 
 
 class QuotaTargets:
@@ -39,6 +39,7 @@ class QuotaTargets:
         self.call = bridge.call
 
     async def answer(self, method: str, scope: str, name: str, body: bytes) -> Response:
+        allowed = "GET, HEAD, PUT, DELETE" if scope else "GET, HEAD"
         if not scope and method in ("GET", "HEAD"):
             known = await self.call(self.quotas.all)
             rows = [QuotaRow(scope, name, quota) for (scope, name), quota in known.items()]
@@ -52,4 +53,4 @@ class QuotaTargets:
         if scope and method == "DELETE":
             await self.call(self.quotas.remove, scope, name)
             return 204, b"", b""
-        raise BrokerError(Kind.INVALID, f"{method} does nothing here")
+        return not_allowed(allowed)

@@ -1,0 +1,72 @@
+"""How long a fuzz test runs: a fixed number of executions, or with --fuzz SECONDS that long."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from mutation import Mutator
+
+DONE: list[tuple[str, int, float, int]] = []
+
+
+class Trials:
+    """The executions of one test."""
+
+    def __init__(self, name: str, seconds: float, seed: int) -> None:
+        self.name = name
+        self.seconds = seconds
+        self.seed = seed
+
+    def mutants(self, corpus: Sequence[bytes], short: int) -> Iterator[bytes]:
+        """The corpus itself, then mutants of it: short of them, or for as long as was asked."""
+        mutator = Mutator(self.seed, corpus)
+        for number in self.numbers(len(corpus) + short):
+            yield corpus[number] if number < len(corpus) else mutator.mutant()
+
+    def numbers(self, short: int) -> Iterator[int]:
+        """0, 1, 2, …: short of them, or for as long as was asked."""
+        began = time.monotonic()
+        count = 0
+        try:
+            while count < short or (self.seconds and time.monotonic() - began < self.seconds):
+                yield count
+                count += 1
+        finally:
+            DONE.append((self.name, count, time.monotonic() - began, self.seed))
+
+
+@pytest.fixture
+def trials(request: pytest.FixtureRequest) -> Trials:
+    """Executions of this test. A failure is repeated with the seed that the summary tells."""
+    seconds = float(request.config.getoption("--fuzz"))
+    told = os.environ.get("PENSTOCK_FUZZ_SEED")
+    seed = int(told) if told else int.from_bytes(os.urandom(4), "little") if seconds else 1
+    return Trials(request.node.name, seconds, seed)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if not DONE or not terminalreporter.config.getoption("--fuzz"):
+        return
+    terminalreporter.section("fuzzing")
+    for name, count, seconds, seed in DONE:
+        rate = count / max(seconds, 1e-9)
+        terminalreporter.line(f"{count:>12,} at {rate:>9,.0f}/s  seed {seed:<10}  {name}")
+    terminalreporter.line(f"{sum(one[1] for one in DONE):>12,} in all")
+
+
+@pytest.fixture
+def quick_path(tmp_path: Path) -> Iterator[Path]:
+    """A directory whose files live in memory where the machine offers that."""
+    memory = Path("/dev/shm")
+    if not (memory.is_dir() and os.access(memory, os.W_OK)):
+        yield tmp_path
+        return
+    path = Path(tempfile.mkdtemp(prefix="penstock-", dir=memory))
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
