@@ -39,6 +39,8 @@ cdef struct round_t:
     uint32_t finished
     uint32_t drained
     uint64_t end
+    uint64_t ticket             # names it while it flies; a round is used again
+    uint32_t failed
     round_t* next
 
 cdef round_t* round_new() noexcept nogil:
@@ -74,6 +76,7 @@ cdef void round_clear(round_t* round) noexcept nogil:
     round.claims = 0
     round.finished = 0
     round.drained = 0
+    round.failed = 0
     round.next = NULL
 
 
@@ -199,6 +202,7 @@ cdef void round_commit(core_t* core, round_t* round) noexcept nogil:
     """Write the round as one frame and publish it; each operation gets its verdict and result."""
     cdef control_t* control = core.control
     cdef int verdict = DONE
+    hold(core, COMMIT_BEGINS)
     store_lock(core)
     if load32(&control.poisoned):
         verdict = POISONED
@@ -375,8 +379,13 @@ cdef int round_write(core_t* core, round_t* round) noexcept nogil:
 
 cdef void round_finish(core_t* core, round_t* round) noexcept nogil:
     """Wait for the disk if anything in the round asks for it."""
-    cdef uint32_t index
     if round.disk and make_durable(core, round.end) != DONE:
-        for index in range(round.count):
-            if round.operations[index].durability and round.operations[index].verdict == DONE:
-                round.operations[index].verdict = POISONED
+        round_unproved(round)
+
+
+cdef void round_unproved(round_t* round) noexcept nogil:
+    """Who asked for the disk is told that it failed."""
+    cdef uint32_t index
+    for index in range(round.count):
+        if round.operations[index].durability and round.operations[index].verdict == DONE:
+            round.operations[index].verdict = POISONED

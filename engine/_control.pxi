@@ -57,13 +57,14 @@ cdef enum:
     NAME_SIZE = 128
     NAME_BUCKETS = 524288      # u32 each: queues and groups in one table
     SYNCS = 2                   # fdatasyncs that may run at once
+    COMMIT_BEGINS = SYNCS       # beside their slots: a place where a test may hold a thread
     JOURNAL = 1024              # counts that one holder of the store lock may change and have put back
 
 cdef enum:
     RELEASED = 2
 
 cdef enum:
-    CONTROL_VERSION = 2
+    CONTROL_VERSION = 3
     CONTROL_CLOSED = 2          # of ready: the last one out closed the store
     HEADER_BYTES = 65536
 
@@ -164,6 +165,7 @@ cdef struct control_t:
     uint32_t full
     uint32_t scarce             # a segment could not be made: the last one is for confirmations and purges
     uint32_t durable_word       # futex: durable grew
+    uint32_t durable_waiters
     uint32_t arrival_word       # futex: grows like durable_word, woken only if receivers wait
     uint32_t receivers          # processes or threads waiting on arrival_word
     uint32_t inside             # the store lock's holder: 1 assigns and writes, 2 applies the frame it wrote
@@ -246,7 +248,7 @@ cdef struct core_t:
     uint32_t fault_kind         # for tests: 1 pwrite, 2 fdatasync, 3 segment creation
     int fault_errno
     uint64_t fault_after
-    uint32_t held[SYNCS]        # for tests: the sync of that slot waits
+    uint32_t held[SYNCS + 1]    # for tests: who comes to that place waits
     int trace_fd                # for tests: every pwrite and fdatasync of the log, -1 none
     void* wheel                 # the timekeeper's, NULL in other processes
 

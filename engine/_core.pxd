@@ -136,6 +136,8 @@ cdef class Lane:
                       uint16_t text_size, uint8_t* verdicts) noexcept nogil
     # Wake the committer: once per socket read event or loop turn, after staging.
     cdef void kick(self) noexcept nogil
+    # Whether the committer waits to be kicked.
+    cdef bint resting(self) noexcept nogil
     # Completed operations, oldest first, up to room of them; returns how many. Call when fileno() is readable, until 0.
     cdef int drain(self, operation_t* out, int room) noexcept nogil
     # Whether receivers wait: then what other processes send makes fileno() readable too. Cheap to call.

@@ -120,6 +120,9 @@ cdef class Lane:
     cdef void kick(self) noexcept nogil:
         lane_kick(<lane_t*>self.lane)
 
+    cdef bint resting(self) noexcept nogil:
+        return load32(&(<lane_t*>self.lane).asleep)
+
     cdef int drain(self, operation_t* out, int room) noexcept nogil:
         cdef lane_t* lane = <lane_t*>self.lane
         cdef round_t* round
@@ -229,13 +232,13 @@ cdef class Lane:
         """For tests: as if the disk took so long."""
         store32(&(<lane_t*>self.lane).sync_us, sync_us)
 
-    def _hold(self, uint32_t slot, bint held):
-        """For tests: let the fdatasyncs of that slot wait before they begin, until they are let go."""
-        store32(&(<lane_t*>self.lane).core.held[slot], held)
+    def _hold(self, uint32_t place, bint held):
+        """For tests: who comes first to that place waits until it is let go. 0 and 1: syncs, 2: a commit."""
+        store32(&(<lane_t*>self.lane).core.held[place], held)
 
-    def _holding(self, uint32_t slot):
-        """For tests: whether one waits so."""
-        return load32(&(<lane_t*>self.lane).core.held[slot]) == 2
+    def _holding(self, uint32_t place):
+        """For tests: whether somebody waits there."""
+        return load32(&(<lane_t*>self.lane).core.held[place]) == 2
 
     def _watch(self, bint waiting):
         if self.lane != NULL:

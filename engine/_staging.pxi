@@ -10,6 +10,8 @@ cdef struct lane_t:
     pthread_mutex_t turn        # who commits, of the direct callers
     round_t* filling
     round_t* idle
+    round_t* flight_first       # written and not finished, in that order
+    uint64_t tickets
     round_t* done_first
     round_t* done_last
     uint32_t word               # futex: there is something to commit
@@ -18,6 +20,7 @@ cdef struct lane_t:
     uint32_t assist_asleep
     uint32_t sync_us            # how long a round waits for the disk, a running mean
     uint32_t finished_word      # futex: a round is finished, or another may be begun
+    uint32_t waiters
     uint32_t flying             # rounds of direct callers between their commit and their end
     uint32_t stop
     uint32_t pending            # rounds staged or under way
@@ -79,6 +82,10 @@ cdef void lane_free(lane_t* lane) noexcept nogil:
         round = lane.done_first
         lane.done_first = round.next
         round_free(round)
+    while lane.flight_first != NULL:
+        round = lane.flight_first
+        lane.flight_first = round.next
+        round_free(round)
     c_close(lane.event)
     free(lane)
 
@@ -118,22 +125,76 @@ cdef bint lane_slow(lane_t* lane) noexcept nogil:
     return load32(&lane.sync_us) > SLOW_SYNC_US
 
 
+cdef void lane_paced(lane_t* lane, uint64_t began) noexcept nogil:
+    """Learn how long a round waited for the disk."""
+    cdef uint32_t mean = load32(&lane.sync_us)
+    store32(&lane.sync_us, mean - mean // 8 + <uint32_t>min(monotonic_us() - began, <uint64_t>1000000) // 8)
+
+
 cdef void lane_finish(lane_t* lane, round_t* round) noexcept nogil:
     """round_finish, and how long that took."""
-    cdef uint64_t began
-    cdef uint32_t mean
-    if round.disk == 0:
-        return
-    began = monotonic_us()
-    round_finish(lane.core, round)
-    mean = load32(&lane.sync_us)
-    store32(&lane.sync_us, mean - mean // 8 + <uint32_t>min(monotonic_us() - began, <uint64_t>1000000) // 8)
+    cdef uint64_t began = monotonic_us()
+    if round.disk:
+        round_finish(lane.core, round)
+        lane_paced(lane, began)
+
+
+cdef void lane_settle(lane_t* lane) noexcept nogil:
+    """Hand over what is finished, in the order in which it was written; another thread's round as well."""
+    cdef round_t* round
+    cdef uint32_t moved = 0
+    pthread_mutex_lock(&lane.lock)
+    while lane.flight_first != NULL:
+        round = lane.flight_first
+        if round.disk and not round.failed and load64(&lane.core.control.durable) < round.end:
+            break
+        lane.flight_first = round.next
+        round.next = NULL
+        if lane.done_last == NULL:
+            lane.done_first = round
+        else:
+            lane.done_last.next = round
+        lane.done_last = round
+        moved += 1
+    pthread_mutex_unlock(&lane.lock)
+    if moved:
+        event_set(lane.event)
+
+
+cdef uint64_t lane_fly(lane_t* lane, round_t* round) noexcept nogil:
+    """A round was written: from now on it belongs to whoever settles it. Its ticket. In the lane's turn."""
+    cdef round_t** last = &lane.flight_first
+    cdef uint64_t ticket
+    pthread_mutex_lock(&lane.lock)
+    while last[0] != NULL:
+        last = &last[0].next
+    last[0] = round
+    round.next = NULL
+    lane.tickets += 1
+    ticket = lane.tickets
+    round.ticket = ticket
+    pthread_mutex_unlock(&lane.lock)
+    return ticket
+
+
+cdef void lane_fail(lane_t* lane, uint64_t ticket) noexcept nogil:
+    """The disk failed a round, unless a sync of another thread has proved it meanwhile."""
+    cdef round_t* round
+    pthread_mutex_lock(&lane.lock)
+    round = lane.flight_first
+    while round != NULL and round.ticket != ticket:
+        round = round.next
+    if round != NULL:
+        round_unproved(round)
+        round.failed = 1
+    pthread_mutex_unlock(&lane.lock)
 
 
 cdef void lane_work(lane_t* lane, uint32_t* asleep) noexcept nogil:
     """Commit what is staged until there is nothing; then asleep is set."""
     cdef core_t* core = lane.core
     cdef round_t* round
+    cdef uint64_t target, ticket, began
     store32(asleep, 0)
     while True:
         # Swapped and committed in one turn, so that rounds are written in the order in which they were staged.
@@ -143,24 +204,23 @@ cdef void lane_work(lane_t* lane, uint32_t* asleep) noexcept nogil:
         if round == NULL:
             store32(asleep, 1)
         pthread_mutex_unlock(&lane.lock)
-        if round != NULL:
-            round_commit(core, round)
-        pthread_mutex_unlock(&lane.turn)
         if round == NULL:
+            pthread_mutex_unlock(&lane.turn)
             return
-        if round.disk == 0 and clock_us() - lane.flushed_us > 5000:
-            make_durable(core, round.end)
-            lane.flushed_us = clock_us()
-        lane_finish(lane, round)
-        pthread_mutex_lock(&lane.lock)
-        round.next = NULL
-        if lane.done_last == NULL:
-            lane.done_first = round
-        else:
-            lane.done_last.next = round
-        lane.done_last = round
-        pthread_mutex_unlock(&lane.lock)
-        event_set(lane.event)
+        round_commit(core, round)
+        target = round.end if round.disk else 0
+        ticket = lane_fly(lane, round)
+        pthread_mutex_unlock(&lane.turn)
+        began = monotonic_us()
+        if target:
+            if make_durable(core, target) != DONE:
+                lane_fail(lane, ticket)
+            lane_paced(lane, began)
+        lane_settle(lane)
+        if target == 0 and began - lane.flushed_us > 5000:
+            make_durable(core, load64(&core.control.written))
+            lane.flushed_us = monotonic_us()
+            lane_settle(lane)
 
 
 cdef void* lane_run(void* with_) noexcept nogil:
@@ -248,7 +308,9 @@ cdef void lane_direct(lane_t* lane, round_t* mine) noexcept nogil:
                 return
             lane_lead(lane)
         else:
+            add32(&lane.waiters, 1)
             futex_wait(&lane.finished_word, seen, 100000)
+            add32(&lane.waiters, -1)
 
 
 cdef void lane_lead(lane_t* lane) noexcept nogil:
@@ -278,4 +340,5 @@ cdef void lane_lead(lane_t* lane) noexcept nogil:
 
 cdef void lane_told(lane_t* lane) noexcept nogil:
     add32(&lane.finished_word, 1)
-    futex_wake(&lane.finished_word)
+    if load32(&lane.waiters):
+        futex_wake(&lane.finished_word)

@@ -71,18 +71,20 @@ cdef int log_sync(core_t* core, int slot) noexcept nogil:
     return failed
 
 
-cdef void hold(core_t* core, int slot) noexcept nogil:
-    """For tests: a sync that takes as long as the test likes."""
-    while load32(&core.held[slot]):
-        store32(&core.held[slot], 2)
-        futex_wait(&core.held[slot], 2, 1000)
+cdef void hold(core_t* core, int place) noexcept nogil:
+    """For tests: whoever comes first waits here until it is let go. A place: a sync's slot, or COMMIT_BEGINS."""
+    if load32(&core.held[place]) == 1:
+        store32(&core.held[place], 2)
+        while load32(&core.held[place]) == 2:
+            futex_wait(&core.held[place], 2, 1000)
 
 
 cdef void durable_raise(core_t* core, uint64_t mark) noexcept nogil:
     """Publish that everything below mark is on disk. With a sync lock held."""
     if word_raise(&core.control.durable, mark):
         add32(&core.control.durable_word, 1)
-        futex_wake(&core.control.durable_word)
+        if load32(&core.control.durable_waiters):
+            futex_wake(&core.control.durable_word)
         add32(&core.control.arrival_word, 1)
         if load32(&core.control.receivers):
             futex_wake(&core.control.arrival_word)
@@ -142,7 +144,10 @@ cdef int make_durable(core_t* core, uint64_t target) noexcept nogil:
             return POISONED
         slot = sync_turn(core, target)
         if slot < 0:
+            # One that dies here is counted for good, which costs wake-ups that nobody hears.
+            add32(&control.durable_waiters, 1)
             futex_wait(&control.durable_word, seen, 5000)
+            add32(&control.durable_waiters, -1)
             continue
         if core.sync_number == load64(&control.segment):
             sync_lead(core, slot, target)

@@ -38,7 +38,7 @@ ENTRY = np.dtype(
      ("spare", "<u4")]
 )
 CONTROL_MAGIC = 0x314C525453544E50
-CONTROL_VERSION, CONTROL_READY, CONTROL_CLOSED = 2, 1, 2
+CONTROL_VERSION, CONTROL_READY, CONTROL_CLOSED = 3, 1, 2
 CHECKPOINT_BYTES = 64 << 20
 IDLE_MS = 1000  # between two looks of the maintenance thread when nothing happens
 AHEAD = 4  # segments made ahead of need at most

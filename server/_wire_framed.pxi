@@ -51,8 +51,8 @@ cdef class Framed(Endpoint):
     cdef int finish(self) except -1:
         """After a read: wake the committer once, write what could be answered at once."""
         if self.staged:
+            self.hub.kick(self.staged)
             self.staged = 0
-            self.hub.lane.kick()
         if self.out.used:
             self.flush()
         return 0

@@ -85,8 +85,8 @@ cdef class HttpEndpoint(HttpReplies):
             else:
                 self.refuse(400, "malformed", str(error))
         if self.staged:
+            self.hub.kick(self.staged)
             self.staged = 0
-            self.hub.lane.kick()
         self.flush()
         self.account()
 
@@ -404,8 +404,8 @@ cdef class HttpEndpoint(HttpReplies):
     cdef int proceed(self) except -1:
         self.pump()
         if self.staged:
+            self.hub.kick(self.staged)
             self.staged = 0
-            self.hub.lane.kick()
         return 0
 
     def resume_writing(self):
@@ -437,8 +437,8 @@ cdef class HttpEndpoint(HttpReplies):
                 return self.close_soon()
         self.pump()
         if self.staged:
+            self.hub.kick(self.staged)
             self.staged = 0
-            self.hub.lane.kick()
         return 0
 
     cdef int refuse_for(self, error) except -1:

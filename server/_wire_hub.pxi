@@ -2,6 +2,7 @@
 
 cdef enum:
     DRAIN_ROOM = 4096
+    KICK_AT = 16            # requests staged that are worth a commit before the loop has read from everybody
     WOKEN_ROOM = 1024
     SLOT_SHIFT = 42         # cookie = slot (22 bits) | shape (2 bits) | 8 spare bits | tag (32 bits)
     SHAPE_SHIFT = 40
@@ -195,6 +196,8 @@ cdef class Hub:
     cdef readonly size_t kept
     cdef bint relief
     cdef readonly bint stopping
+    cdef uint32_t unkicked
+    cdef bint kicking
     # limits as C numbers
     cdef uint32_t frame_bytes, message_bytes, batch_messages, take_messages, take_bytes
     cdef uint32_t confirm_receipts, wait_limit, lease_limit, flight_limit, parked_limit
@@ -342,6 +345,24 @@ cdef class Hub:
         if self.held:
             self.unhold()
         self.flush()
+
+    cdef int kick(self, uint32_t staged) except -1:
+        """So many were staged: wake the committer now, or when the loop has read from all who have sent."""
+        self.unkicked += staged
+        if self.unkicked >= KICK_AT or not self.lane.resting():
+            self.unkicked = 0
+            self.lane.kick()
+        elif not self.kicking:
+            self.kicking = True
+            self.loop.call_soon(self.on_turn)
+        return 0
+
+    def on_turn(self):
+        """The loop has read from all who have sent."""
+        self.kicking = False
+        if self.unkicked:
+            self.unkicked = 0
+            self.lane.kick()
 
     cdef int serve_woken(self) except -1:
         cdef uint32_t queues[WOKEN_ROOM]

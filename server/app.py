@@ -42,6 +42,7 @@ OPEN_TIMEOUT_S = 120.0
 PUBLISH_S = 0.25
 SWEEP_S = 2.0
 BIND_S = 0.25
+SWITCH_S = 0.0005
 CHECK_S = 0.25
 EXPIRE_S = 60.0
 CRON_S = 0.5
@@ -117,6 +118,8 @@ def run(
     index: int = 0,
 ) -> int:
     """One worker, in this process; index is its row on the board."""
+    # How long a thread that keeps house may keep the interpreter from the loop.
+    sys.setswitchinterval(SWITCH_S)
     board = board or Board()
     board.begin(index, COUNTERS)
     try:

@@ -71,12 +71,18 @@ MUTANTS = (
         (SYNCS,),
     ),
     Mutant(
+        "a lane tells nothing before the disk has it",
+        "engine/_staging.pxi",
+        "load64(&lane.core.control.durable) < round.end:",
+        "False:",
+        (SYNCS,),
+    ),
+    Mutant(
         "rounds are written in the order in which they were staged",
         "engine/_staging.pxi",
-        "        if round != NULL:\n            round_commit(core, round)\n"
-        "        pthread_mutex_unlock(&lane.turn)\n",
-        "        pthread_mutex_unlock(&lane.turn)\n"
-        "        if round != NULL:\n            round_commit(core, round)\n",
+        "        round_commit(core, round)\n        target = round.end if round.disk else 0\n",
+        "        pthread_mutex_unlock(&lane.turn)\n        round_commit(core, round)\n"
+        "        pthread_mutex_lock(&lane.turn)\n        target = round.end if round.disk else 0\n",
         (SYNCS,),
     ),
     Mutant(
