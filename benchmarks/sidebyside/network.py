@@ -73,6 +73,10 @@ def rows(data: Path, workers: int) -> list[Row]:
         Row("receive-1", "receive + confirm one at a time, 64 connections",
             [receive(FILL_SINGLE, "--connections", 64), rpop(FILL_SINGLE, 64, 1, 1)],
             ">= 70,000 pairs/s", at_least=7e4),
+        # What a consumer does that asks for the next message before its confirmation is answered.
+        Row("receive-1-ahead", "the same, each connection up to 4 messages ahead",
+            [receive(FILL_SINGLE, "--connections", 64, "--in-flight", 4),
+             rpop(FILL_SINGLE, 64, 1, 4)]),
         Row("http-send", "HTTP/1.1 send, wrk, 64 connections, after fdatasync",
             [Contender(OURS, lambda stack: _http(stack, _fresh(data), workers)),
              Contender("nginx return 200", lambda stack: _nginx(stack, _fresh(data)))],
