@@ -26,7 +26,7 @@ REASONS = {
     "leased": "somebody has it under a lease",
     "held": "one before it with the same key, or before it in a strict order, is not confirmed yet",
     "waiting": "it was given back with a delay that has not ended",
-    "used up": "it was delivered as often as allowed: the next receive moves it to the dead letters",
+    "used up": "it was delivered as often as allowed: a receive will move it to the dead letters",
     "ready": "nothing keeps it: a receive may give it now",
     "fresh": "nothing keeps it: a receive may give it now",
     "poisoned": "a write or an fsync failed, and the store gives nothing until it is opened anew",

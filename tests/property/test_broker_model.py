@@ -272,7 +272,7 @@ class Brokered(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(["keyed", "limited"]))
     def fail(self, name: str) -> None:
-        """Give back whatever comes: after so many attempts all of it lies among the dead letters."""
+        """Give back whatever comes: after so many attempts all of it is among the dead letters."""
         model = self.models[name]
         for _ in range((ATTEMPTS + 2) * (len(self.log) + 1)):
             self.wait(LONG_S + 1)
