@@ -41,7 +41,7 @@ help: ## show this text
 run: build ## ship a real log file through a durable queue and compare; LOG=path, ONCE=1
 	@exec $(VENV)/bin/penstock ship $${LOG:+--log "$$LOG"} $(if $(filter-out 0 no,$(ONCE)),--once) $(ARGS)
 
-test: build $(VENV)/test $(VENV)/java ## run the tests
+test: build $(VENV)/test $(VENV)/java $(VENV)/cmq ## run the tests
 	@exec $(PY) -m pytest -q $(ARGS)
 
 debug-test: ## run the tests against a build that checks its bounds
@@ -178,6 +178,25 @@ $(VENV)/java: tests/interop/cmq_tcp/Driver.java tests/interop/cmq_tcp/pom.xml | 
 	  && javac -Xlint:-options -cp '$(JAVA)/*' -d $(JAVA) $< && touch $@ \
 	  || echo '· that failed: the tests of the Java client will be skipped'; \
 	else echo '· no Java and Maven here: the tests of the Java client will be skipped'; fi
+
+# The clients of CMQ over HTTP, each in a folder of its own: our tests never import them.
+CMQ := $(VENV)/interop
+$(VENV)/cmq: $(wildcard tests/interop/cmq_http/*) | $(VENV)/made
+	@echo '· fetching the clients of CMQ over HTTP'
+	@mkdir -p $(CMQ)/cmq-python $(CMQ)/cmq-http $(CMQ)/cmq-node
+	@$(PIP) --target $(CMQ)/cmq-python --upgrade -r tests/interop/cmq_http/requirements.txt \
+	  >$(CMQ)/python.log 2>&1 || echo '· that failed: the tests of the Python clients will be skipped'
+	@if command -v mvn >/dev/null && command -v javac >/dev/null; then \
+	  mvn -q -B -f tests/interop/cmq_http/pom.xml -Dmaven.repo.local=$(CURDIR)/$(VENV)/m2 \
+	    dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory=$(CURDIR)/$(CMQ)/cmq-http \
+	  && javac -encoding UTF-8 -Xlint:-options -cp '$(CMQ)/cmq-http/*' -d $(CMQ)/cmq-http \
+	    tests/interop/cmq_http/Http.java \
+	  || echo '· that failed: the tests of the Java client will be skipped'; fi
+	@if command -v npm >/dev/null; then \
+	  cp tests/interop/cmq_http/package.json $(CMQ)/cmq-node \
+	  && (cd $(CMQ)/cmq-node && npm install --silent --no-fund --no-audit >../node.log 2>&1) \
+	  || echo '· that failed: the tests of the Node client will be skipped'; fi
+	@touch $@
 
 $(VENV)/bench: $(VENV)/base
 	@echo '· installing what the benchmarks need'

@@ -196,12 +196,12 @@ cdef class Consumer:
         from penstock.engine.retries import configure
         configure(self, order, retry)
 
-    def _transfer(self, list offsets, list targets):
+    def _transfer(self, list offsets, list targets, *, bint aged=False):
         """Move messages of the queue to other queues, confirming them for this group; a verdict for each.
 
         targets: ids of queues. What somebody has under a lease, or what is confirmed, stays (STALE). Durable on return.
         """
-        return transfer_many(self, offsets, targets)
+        return transfer_many(self, offsets, targets, REASON_AGED if aged else REASON_REDRIVEN)
 
     def stat(self):
         """How far the group is, by name."""

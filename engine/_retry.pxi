@@ -17,6 +17,7 @@ cdef enum:
     REASON_ATTEMPTS = 1         # delivered as often as allowed, the last lease ran out
     REASON_RELEASED = 2         # given back for the last time
     REASON_REDRIVEN = 3         # taken out of a queue of dead letters
+    REASON_AGED = 4             # nobody confirmed it in time
 
 cdef struct policy_t:
     # Field 3 of a group's settings.
@@ -200,7 +201,7 @@ cdef void transfer_apply(core_t* core, const record_t* record) noexcept nogil:
     stripe_unlock(core, group)
 
 
-cdef list transfer_many(Consumer consumer, list offsets, list targets):
+cdef list transfer_many(Consumer consumer, list offsets, list targets, uint16_t reason):
     cdef Store store = consumer.queue.store
     cdef core_t* core = enter(store)
     cdef lane_t* lane = <lane_t*>store.direct
@@ -219,7 +220,7 @@ cdef list transfer_many(Consumer consumer, list offsets, list targets):
             moves[at].group = consumer.id
             moves[at].generation = group.generation if group != NULL else 0
             moves[at].to = targets[at]
-            moves[at].reason = REASON_REDRIVEN
+            moves[at].reason = reason
         with nogil:
             transfers_commit(core, lane, moves, count, out)
         return list(verdicts)

@@ -23,7 +23,8 @@ STEP = 256  # messages that one step of a redrive reads and moves
 STEP_BYTES = 1 << 24
 DONE = 0
 # Why a message was moved, by number.
-REASONS = {1: "attempts used up", 2: "given back for the last time", 3: "redriven"}
+REASONS = {1: "attempts used up", 2: "given back for the last time", 3: "redriven",
+           4: "too old"}
 
 
 @dataclass(frozen=True, slots=True)

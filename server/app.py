@@ -15,6 +15,7 @@ from penstock.engine.errors import EngineError, StoreLockedError
 from penstock.server._wire import FirstTimes, Hub, Repeats
 from penstock.server.bridge import Bridge
 from penstock.server.broker.access import Keys, Pair, checked_pair
+from penstock.server.broker.aging import Aging
 from penstock.server.broker.broker import Broker
 from penstock.server.broker.cmq.attributes import STRICT, Rules
 from penstock.server.broker.errors import BrokerError
@@ -41,6 +42,7 @@ from penstock.server.supervisor import Supervisor
 OPEN_TIMEOUT_S = 120.0
 PUBLISH_S = 0.25
 SWEEP_S = 2.0
+AGE_S = 1.0
 BIND_S = 0.25
 SWITCH_S = 0.0005
 CHECK_S = 0.25
@@ -237,7 +239,7 @@ class Worker:
         """What is done now and then."""
         temporary, members = Temporary(broker), Members(broker)
         transactions = Transactions(broker)
-        quotas = Quotas(broker)
+        quotas, aging = Quotas(broker), Aging(broker)
         broker.guards.append(quotas.guard)
 
         def bind() -> None:
@@ -252,6 +254,7 @@ class Worker:
             Chore(SWEEP_S, lambda: temporary.sweep(time.time_ns() // 1000)),
             Chore(SWEEP_S, lambda: members.sweep(time.time_ns() // 1000)),
             Chore(BIND_S, bind),
+            *([Chore(AGE_S, lambda: aging.sweep(time.time_ns() // 1000))] * (self.index == 0)),
             Chore(CHECK_S, transactions.check),
             Chore(EXPIRE_S, transactions.expire),
             Chore(CRON_S, Crons(broker).turn),
