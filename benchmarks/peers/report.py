@@ -149,8 +149,8 @@ def page() -> str:
             "RocketMQ); `benchmarks/peers/embedded.py` does the libraries. The loader",
             "is not the one of `penstock bench` and costs more, so our own figures are lower here "
             "than above. Server and loader share two cores. Rates are of",
-            "acknowledged, in W3 of confirmed messages; medians of the rounds. *Others* is what share "
-            "of the machine other programs took meanwhile: where it is large, a",
+            "acknowledged, in W3 of confirmed messages; medians of the rounds. *Others* is what "
+            "share of the machine other programs took meanwhile: where it is large, a",
             "rate is a lower bound and only the order of magnitude counts. These tables are "
             "made by `python benchmarks/peers/report.py` from `benchmarks/peers/results/`.", ""]
     out += sections(found)
