@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ from penstock.server.protocols.native.connection import NativeDoor
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 
-TURNS = 10_000
+QUICK, WITHIN_S = 100, 60.0
 
 
 class InlineBridge:
@@ -84,14 +85,18 @@ class Worker:
         self.door.hub = self.hub
         self.native = NativeDoor(self.hub, self.broker)
 
-    def turn(self) -> None:
-        self.loop.call_soon(self.loop.stop)
-        self.loop.run_forever()
+    def turns(self) -> Iterator[int]:
+        """Turns of the loop: some at once, then with time for the committer's thread."""
+        end = time.monotonic() + WITHIN_S
+        number = 0
+        while number < QUICK or time.monotonic() < end:
+            self.loop.run_until_complete(asyncio.sleep(0 if number < QUICK else 0.001))
+            yield number
+            number += 1
 
     def settle(self, transport: Transport) -> None:
         """Until nothing is under way any more, but for those who wait for a message."""
-        for turn in range(TURNS):
-            self.turn()
+        for turn in self.turns():
             waiting = turn > 20 and self.hub.in_calls <= self.hub.parked
             if not self.hub.in_flight and (not self.hub.in_calls or waiting):
                 return
@@ -121,8 +126,7 @@ class Worker:
         self.settle(transport)
         transport.open = False
         connection.connection_lost(None)
-        for _ in range(TURNS):
-            self.turn()
+        for _ in self.turns():
             if not (self.hub.in_calls or self.hub.connections or self.hub.parked):
                 return bytes(transport.said)
         raise AssertionError("a lost connection leaves something behind")

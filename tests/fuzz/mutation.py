@@ -6,8 +6,8 @@ import random
 from collections.abc import Sequence
 
 EDGES = (0, 1, 2, 3, 4, 7, 8, 12, 13, 16, 24, 63, 64, 127, 128, 255, 256, 4095, 4096, 0x7FFF,
-         0xFFFF, 0x10000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFE, 0xFFFFFFFF, 1 << 40, (1 << 63) - 1, 1 << 63,
-         (1 << 64) - 1)
+         0xFFFF, 0x10000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFE, 0xFFFFFFFF, 1 << 40,
+         (1 << 63) - 1, 1 << 63, (1 << 64) - 1)
 WORDS = (b"\r\n", b"\n", b"\r", b"\0", b" ", b"\t", b":", b",", b";", b"{", b"}", b"[", b"]",
          b'"', b"\\", b"\\ud800", b"%00", b"%2e%2e", b"%ff", b"-1", b"1e999", b"9" * 20, b"null",
          b"true", b"NaN",

@@ -15,7 +15,8 @@ from penstock.server.broker.limits import Limits
 
 CORPUS = [
     b"orders", b"ns/orders", b"../../etc/passwd", b"..", b"/", b"a/b/c", b"a\0b", b"%2e%2e/x",
-    b"a b", b"\xe2\x80\xae", b"con", b"LOCK", b"control", b"a" * 129, b".hidden", b"-rf", b"x\n", b"~root",
+    b"a b", b"\xe2\x80\xae", b"con", b"LOCK", b"control", b"a" * 129, b".hidden",
+    b"-rf", b"x\n", b"~root",
     "ａ".encode(), b"a/", b"//", b"\\..\\x", b"log/00000001.seg", b"", b"ns/.", b"./.",
 ]
 
