@@ -146,8 +146,12 @@ cdef uint64_t operation_more(core_t* core, round_t* round, uint32_t index, bint 
 
 
 cdef bint place_holds(core_t* core, const record_t* record) noexcept nogil:
-    """Whether what a PLACE leads to is in a segment that stays: dead ones may be gone at any time."""
-    return record.body_size >= 8 and live_holds(core, (<const uint64_t*>record_body(record))[0])
+    """Whether what a PLACE leads to stays: a dead segment may be gone at any time, and so what was not compacted."""
+    cdef uint64_t position
+    if record.body_size < 8:
+        return False
+    position = (<const uint64_t*>record_body(record))[0]
+    return live_holds(core, position) and cold_keeps(core, position)
 
 
 cdef bint round_sends(round_t* round) noexcept nogil:

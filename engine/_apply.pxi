@@ -299,6 +299,8 @@ cdef void state_undo(core_t* core) noexcept nogil:
     cdef entry_t* leaf
     cdef uint64_t salt = 0
     journal_undo(core)
+    control.cold += control.cold_naming
+    control.cold_naming = 0
     control.epoch += 1
     if written == control.coming_position:
         control.sequence = control.coming_sequence

@@ -189,6 +189,14 @@ cdef struct control_t:
     uint64_t deaths             # segments that became dead
     uint64_t trims              # purges and deletions applied so far
     uint64_t trims_seen         # of them, those whose messages were given up
+    uint64_t cold               # grows when cold files come or go; 0: there never was one
+    uint64_t cold_number        # of the newest
+    uint64_t cold_naming        # 1 while the holder of the store lock gives one its name
+    uint32_t watching           # segments that are being compacted: who leads something new to a record there notes it
+    uint32_t noted
+    uint64_t watched[64]
+    uint64_t notes_at[1024]
+    pthread_mutex_t cold_lock
     pthread_mutex_t reclaim_lock
     uint32_t due_word           # futex: something falls due earlier than was known
     uint64_t due_next           # when the timekeeper wakes by itself
@@ -205,6 +213,29 @@ cdef struct control_t:
     pthread_mutex_t notes_lock
     pthread_mutex_t stripes[64]
     state_t state
+
+cdef struct cold_file_t:
+    # A cold file, mapped.
+    uint32_t number
+    uint32_t gone
+    uint8_t* base
+    uint64_t size
+    uint64_t checkpoint
+
+cdef struct cold_place_t:
+    # One segment in one cold file.
+    uint64_t number
+    uint64_t salt
+    const uint8_t* base
+    uint64_t size
+    uint64_t rows               # byte of the first of its rows
+    uint64_t count
+    uint32_t file               # number of the cold file
+    uint32_t spare
+
+cdef enum:
+    WATCHED = 64                # segments that are compacted at once
+    NOTED = 1024                # records in them that something new led to meanwhile
 
 cdef struct mapped_t:
     uint64_t number
@@ -233,6 +264,12 @@ cdef struct core_t:
     uint32_t map_count, map_room
     uint64_t pins
     int maps_fd                 # LOCK once more: byte 1 + number is held, shared, for each segment that is mapped
+    cold_file_t* cold_files
+    cold_place_t* cold_places   # where each segment stands in them: ascending, of one segment the newest first
+    uint32_t cold_count, cold_room, cold_place_count
+    uint32_t cold_gone          # maps of files that are no more, kept while somebody may read them
+    uint64_t cold_seen          # control.cold when the folder was last read
+    uint64_t cold_settled       # control.cold when the folder was last put on disk
     uint64_t going              # the segment that this process is taking away, which nobody may map
     uint64_t deaths_seen        # when maps of dead segments were last dropped
     int write_fd

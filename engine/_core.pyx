@@ -5,7 +5,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memset, strlen
 from libc.stdio cimport snprintf
-from libc.errno cimport errno, EAGAIN, EIO, ENOENT, ENOMEM, ENOSPC, ENOTEMPTY
+from libc.errno cimport errno, EAGAIN, EINTR, EIO, ENOENT, ENOMEM, ENOSPC, ENOTEMPTY
 from cpython.bytearray cimport PyByteArray_AS_STRING
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
 from cpython.exc cimport PyErr_CheckSignals
@@ -33,6 +33,7 @@ include "_checksum.pxi"     # one hash for every range
 include "_control.pxi"      # shared memory: marks, tables, locks
 include "_segment.pxi"      # log files: create, map, roll
 include "_record.pxi"       # encode and judge records and frames
+include "_cold.pxi"         # records of segments that are gone
 include "_index.pxi"        # offset -> position
 include "_live.pxi"         # what each segment is still needed for
 include "_delivery.pxi"     # leases and confirmations of a group
@@ -58,6 +59,10 @@ include "_recover.pxi"      # checkpoint and replay
 include "_retention.pxi"    # how long messages are kept
 include "_dedup.pxi"        # ids that are stored once
 include "_reclaim.pxi"      # what nobody needs any more comes back
+include "_gather.pxi"       # what of sparse segments is needed
+include "_pick.pxi"         # which segments are sparse
+include "_compact.pxi"      # copies of what is needed
+include "_retire.pxi"       # and what they make superfluous
 include "_batch.pxi"        # what a reader gets
 include "_use.pxi"         # verdicts as exceptions, who is inside
 include "_rewind.pxi"       # what a seek remembers
@@ -78,3 +83,4 @@ include "_sight.pxi"        # what a message is to a group, how far a group is b
 include "_search.pxi"       # messages by what they carry, records by what they speak of
 include "_inspector.pxi"    # Inspector
 include "_reclaimer.pxi"    # Reclaimer
+include "_compactor.pxi"    # Compactor

@@ -14,11 +14,12 @@ cdef enum:
 
 cdef uint32_t PLACED = 0xFFFFFFFF       # spare of the entry of a PLACE whose body is counted in that one's segment
 cdef uint64_t KEPT = <uint64_t>1 << 63
+cdef uint32_t COLD = 0x80000000         # its file is gone, and a cold file has what is needed of it
 
 cdef struct live_t:
     uint64_t bytes              # of records that something leads to
     uint32_t dead               # the first checkpoint that knows it as dead; 0: it is not
-    uint32_t end                # byte where its frames end, once it is sealed
+    uint32_t end                # byte where its frames end, once it is sealed; | COLD
 
 cdef struct reclaim_t:
     # A page of the arena, named in state.reclaim.
@@ -121,6 +122,8 @@ cdef void live_add(core_t* core, uint64_t position, uint64_t size) noexcept nogi
     live.dead = 0
     if live.bytes < KEPT:
         store64(&live.bytes, live.bytes + size)
+    if core.control.watching:
+        watch_note(core, position)
 
 
 cdef void live_die(core_t* core, live_t* live) noexcept nogil:

@@ -295,6 +295,32 @@ cdef bint segment_needed(core_t* core, uint64_t number, int fd) noexcept nogil:
     return needed
 
 
+cdef int cold_needed_at(void* with_) noexcept nogil:
+    """1 if a record of a segment in a cold file is still held, or cannot be judged; else 0."""
+    cdef cold_look_t* look = <cold_look_t*>with_
+    cdef const cold_row_t* row = <const cold_row_t*>(look.place.base + look.place.rows)
+    cdef uint64_t at
+    for at in range(look.place.count):
+        look.position = look.place.number << 32 | row[at].byte
+        if cold_look(look) != WHOLE or record_held(look.core, look.record):
+            return 1
+    return 0
+
+
+cdef bint cold_needed(core_t* core, uint64_t number) noexcept nogil:
+    """The same of a dead segment that was compacted."""
+    cdef cold_look_t look
+    cdef uint64_t pin
+    cdef bint needed
+    if core.control.cold == 0:
+        return False
+    look.core = core
+    pin_take(core, &pin)
+    needed = cold_place(core, number, 0xFFFFFFFF, &look.place) and guarded(cold_needed_at, &look) != 0
+    pin_give(core)
+    return needed
+
+
 cdef bint segment_going(core_t* core, uint64_t number) noexcept nogil:
     """Let nobody map a segment from now on; False if somebody has."""
     cdef bint alone
@@ -386,7 +412,7 @@ cdef int segment_reclaim(core_t* core, uint64_t number, bint insist) noexcept no
     segment_path(core, number, name, 4096, False)
     fd = c_open(name, O_RDWR | O_CLOEXEC, 0)
     if fd < 0:
-        failed = 0 if errno == ENOENT else errno
+        failed = errno if errno != ENOENT else ENOTEMPTY if cold_needed(core, number) else 0
     elif segment_needed(core, number, fd):
         failed = ENOTEMPTY
     elif alone:

@@ -62,7 +62,7 @@ cdef class Reclaimer:
         found = {}
         while number:
             entry = live_entry(core, number, False)
-            found[number] = (entry.bytes, entry.dead, entry.end)
+            found[number] = (entry.bytes, entry.dead, entry.end & ~COLD)
             number = live_next(core, number + 1)
         return found
 
@@ -76,8 +76,8 @@ cdef class Reclaimer:
         cdef reclaim_t* page = reclaim_page(core) if control.state.reclaim else NULL
         while number and number < control.segment:
             entry = live_entry(core, number, False)
-            known += 1
-            dead += entry.dead != 0
+            known += not entry.end & COLD
+            dead += entry.dead != 0 and not entry.end & COLD
             kept += entry.bytes >= KEPT
             bytes_ += entry.bytes if entry.bytes < KEPT else core.segment_size
             number = live_next(core, number + 1)
@@ -85,6 +85,7 @@ cdef class Reclaimer:
             bytes_ += live_entry(core, number, False).bytes
         return {"segments": known + control.prepared - control.segment + 1, "live_bytes": bytes_,
                 "reclaimable_bytes": dead * core.segment_size, "segments_kept_for_damage": kept,
+                "cold_bytes": cold_bytes(core),
                 "segments_recycled": page.recycled if page != NULL else 0,
                 "segments_removed": page.removed if page != NULL else 0}
 
@@ -130,3 +131,13 @@ cdef class Reclaimer:
         """Write a record that says nothing, so that the next checkpoint has a position of its own."""
         verdict, _, _ = self.store._operate(29, 0, 0, RECORD_SKIP, b"")
         raise_verdict(verdict, "a mark in the log")
+
+
+cdef uint64_t cold_bytes(core_t* core):
+    """What cold files take."""
+    cdef uint32_t at = 0, number
+    cdef uint64_t size, total = 0
+    while core.control.cold and cold_nth(core, at, &number, &size):
+        total += size
+        at += 1
+    return total

@@ -191,11 +191,19 @@ cdef const record_t* record_at(core_t* core, uint64_t position) noexcept nogil:
     It stays mapped at least while a pin or the store lock is held.
     """
     cdef judged_t what
+    cdef const record_t* cold
+    if core.control.cold:
+        cold = cold_record(core, position)
+        if cold != NULL:
+            return cold
     what.core = core
     what.position = position
     what.salt = 0
     what.base = segment_map(core, position >> 32, &what.salt) if position else NULL
-    if what.base == NULL or (position & BYTE) >= core.segment_size or guarded(record_judge_at, &what) != WHOLE:
+    if what.base == NULL:
+        # Compacted, and the segment gone, since we looked.
+        return cold_record(core, position) if load64(&core.control.cold) != core.cold_seen else NULL
+    if (position & BYTE) >= core.segment_size or guarded(record_judge_at, &what) != WHOLE:
         return NULL
     return <const record_t*>(what.base + (position & BYTE))
 

@@ -288,6 +288,7 @@ cdef void control_new(core_t* core) noexcept nogil:
     mutex_shared_init(&control.checkpoint_lock)
     mutex_shared_init(&control.notes_lock)
     mutex_shared_init(&control.due_lock)
+    mutex_shared_init(&control.cold_lock)
     for at in range(STRIPES):
         mutex_shared_init(&control.stripes[at])
     control.tables_allocated[0] = QUEUES_AT

@@ -68,6 +68,29 @@ cdef extern from "format.h" nogil:
         uint32_t tag
         uint32_t key
         uint32_t spare
+    uint64_t COLD_MAGIC
+    ctypedef struct cold_header_t:
+        uint64_t magic
+        uint32_t version
+        uint32_t sources
+        uint8_t store[16]
+        uint64_t number
+        uint64_t checkpoint
+        uint64_t created_us
+        uint64_t records
+        uint64_t first
+        uint64_t size
+        uint64_t table_check
+        uint64_t check
+    ctypedef struct cold_source_t:
+        uint64_t number
+        uint64_t salt
+        uint64_t first
+        uint64_t count
+    ctypedef struct cold_row_t:
+        uint32_t byte
+        uint32_t size
+        uint64_t at
     ctypedef struct checkpoint_t:
         uint64_t magic
         uint32_t version
@@ -102,6 +125,14 @@ cdef int faulty(core_t* core, uint32_t kind) noexcept nogil:
         core.fault_after -= 1
         return 0
     return core.fault_errno
+
+
+cdef int faulty_once(core_t* core, uint32_t kind) noexcept nogil:
+    """For tests: the same, for one call."""
+    cdef int failed = faulty(core, kind)
+    if failed:
+        core.fault_kind = 0
+    return failed
 
 
 cdef extern from "signal.h" nogil:
@@ -358,12 +389,13 @@ cdef bint map_drop(core_t* core, uint64_t number) noexcept nogil:
 
 
 cdef void maps_shed(core_t* core) noexcept nogil:
-    """Unmap what is dead, so that it can be used again. Under the maps' lock, while nobody holds a pin."""
+    """Unmap what is dead or was copied, so that it can be used again. Under the maps' lock, while nobody has a pin."""
     cdef uint64_t deaths = load64(&core.control.deaths)
     cdef uint32_t at = core.map_count
     while at:
         at -= 1
-        if live_dead(core, core.maps[at].number):
+        if live_dead(core, core.maps[at].number) \
+                or (core.control.cold and cold_search(core, core.maps[at].number, 0xFFFFFFFF) != NULL):
             map_drop(core, core.maps[at].number)
     core.deaths_seen = deaths
 
@@ -381,6 +413,8 @@ cdef void pin_take(core_t* core, uint64_t* pin) noexcept nogil:
         memmove_maps(core.maps, core.maps + half, core.map_count * sizeof(mapped_t))
     if core.pins == 0 and core.deaths_seen != load64(&core.control.deaths):
         maps_shed(core)
+    if core.pins == 0 and core.cold_gone:
+        cold_shed(core)
     core.pins += 1
     pthread_mutex_unlock(&core.maps_lock)
 

@@ -79,6 +79,7 @@ cdef int core_map(core_t* core, str path, bint fresh, bytes boot) except -1:
     core.arena = core.base + ARENA_AT
     if fresh:
         control_new(core)
+        cold_begin(core)
         memcpy(core.control.boot, <const char*>boot, 16)
         core.control.index_allocated = os.fstat(core.index_fd).st_size // PAGE * PAGE
     if index_reach(core, max(core.control.index_allocated, <uint64_t>PAGE)):
@@ -116,6 +117,9 @@ cdef void core_release(core_t* core) noexcept nogil:
         for at in range(core.map_count):
             munmap(core.maps[at].base, core.segment_size)
         core.map_count = 0
+        for at in range(core.cold_count):
+            munmap(core.cold_files[at].base, core.cold_files[at].size)
+        core.cold_count = core.cold_place_count = 0
         if core.base != NULL:
             munmap(core.base, CONTROL_ROOM)
             core.base = NULL
@@ -135,6 +139,8 @@ cdef void core_free(core_t* core) noexcept nogil:
     core.pins = 0
     core_release(core)
     free(core.maps)
+    free(core.cold_files)
+    free(core.cold_places)
     free(core)
 
 

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from xxhash import xxh3_64_intdigest as xxh3
 
+from penstock.engine.check_cold import ColdFiles
 from penstock.engine.check_fold import BYTE, FRAME, SLOT, TABLE_SLOTS, Fold, judge
 from penstock.engine.check_live import Live, segment_table
 from penstock.engine.check_report import Report
@@ -31,6 +32,7 @@ SEGMENT_MAGIC = int.from_bytes(b"PENSSEG1", "little")
 CHECKPOINT_MAGIC = int.from_bytes(b"PENSCKT1", "little")
 CONTROL_MAGIC = 0x314C525453544E50
 VERSION = 1
+CONTROL_VERSION = 2
 HEADER = 4096
 STATE_SIZE = 256
 TABLE_AT = 65536
@@ -97,6 +99,7 @@ class Checker:
         # looked for.
         self.place = partial(place, self.root)
         self.fold = Fold(report.problem, self.place)
+        self.cold = ColdFiles(report, store, salt, self.fold)
         self.sequence = 0
         self.epoch = 0
         self.promised = 0
@@ -113,6 +116,8 @@ class Checker:
             self.report.notes.append("the index was not compared: no checkpoint to find it by")
         else:
             self.map_index()
+        # Listed after the log: what was copied from a segment listed above stands in one of these.
+        self.cold.run()
         self.log(numbers)
         self.fold.compare()
         self.report.queues = len(self.fold.following)
@@ -178,7 +183,7 @@ class Checker:
         except (OSError, struct.error) as error:
             self.report.problem(f"{path}: {error}")
             return
-        if magic != CONTROL_MAGIC or version != VERSION or ready != 1:
+        if magic != CONTROL_MAGIC or version != CONTROL_VERSION or ready != 1:
             self.report.notes.append("the store is being recovered: checked as it is now")
             return
         self.limit = written
@@ -217,7 +222,7 @@ class Checker:
                     f"{self.place(before)}: the segment is gone or damaged, "
                     f"and {number:08x} follows it")
         for number, live in self.known.items():
-            if live.bytes and number not in heads:
+            if live.bytes and number not in heads and not self.cold.has(number):
                 self.report.problem(f"{self.place(number << 32)}: the segment is gone, and "
                                     f"{live.bytes:,} bytes of it are needed")
         total = len(heads) * self.size
@@ -264,7 +269,7 @@ class Checker:
     def needed(self, number: int) -> bool:
         """Whether a segment must be there: a start reads it, or something leads to it."""
         return number >= self.checkpoint_at >> 32 or number in self.known and (
-            self.known[number].bytes > 0)
+            self.known[number].bytes > 0 and not self.cold.has(number))
 
     def load(self, number: int) -> bytearray | None:
         """A segment's bytes. Read, not mapped: a read error is then a report and not a signal."""

@@ -64,11 +64,8 @@ def judge(view: memoryview, at: int, stop: int, number: int, salt: int,
         front = 16 * record[7] + (16 if record[2] & SEQUENCED else 0) if record[1] == FANOUT else 0
         if front > payload:
             return f"a fan-out at byte {at} with more recipients than it has room for"
-        seed = xxh3(view[at + 48 + front:at + 48 + payload], store_salt)
-        if record[1] == FANOUT:
-            seed = xxh3(view[at + 48:at + 48 + front], seed)
-        seed ^= salt
-        if record[9] != xxh3(view[at:at + 40], seed):
+        seed = record_seed(view, at, record, payload, front, store_salt)
+        if record[9] != xxh3(view[at:at + 40], seed ^ salt):
             return f"a record at byte {at} whose checksum does not fit"
         folded = xxh3(view[at + 40:at + 48], folded)
         found.append(record)
@@ -76,6 +73,29 @@ def judge(view: memoryview, at: int, stop: int, number: int, salt: int,
     if at != end or folded != chain or len(found) != count:
         return "a frame whose records are not the ones it was written with"
     return found
+
+
+def judge_record(view: memoryview, at: int, room: int, position: int, salt: int,
+                 store_salt: int) -> tuple[int, ...] | str:
+    """One record at byte at with so much room, verified under the position it has; or why not."""
+    if room < RECORD.size:
+        return "no room for a record"
+    record = RECORD.unpack_from(view, at)
+    payload = record[3] + record[0] + (16 if record[2] & SEQUENCED else 0)
+    front = 16 * record[7] + (16 if record[2] & SEQUENCED else 0) if record[1] == FANOUT else 0
+    if record[4] != position or payload > room - RECORD.size or front > payload:
+        return "a record of another position, or of an impossible size"
+    if record[9] != xxh3(view[at:at + 40], record_seed(view, at, record, payload, front,
+                                                       store_salt) ^ salt):
+        return "a record whose checksum does not fit"
+    return record
+
+
+def record_seed(view: memoryview, at: int, record: tuple[int, ...], payload: int, front: int,
+                store_salt: int) -> int:
+    """The hash of a record's payload, of a FANOUT with its front on top."""
+    seed = xxh3(view[at + 48 + front:at + 48 + payload], store_salt)
+    return xxh3(view[at + 48:at + 48 + front], seed) if record[1] == FANOUT else seed
 
 
 def settings_problem(body: memoryview) -> str:
@@ -154,6 +174,20 @@ class Fold:
         if self.waiting >= PENDING:
             self.compare()
 
+    def apply_cold(self, record: tuple[int, ...], view: memoryview, at: int) -> None:
+        """A record at byte at of a cold file: only the index is compared with it."""
+        body, kind, flags, ext, position, offset, queue, spare, stored, _ = record
+        if kind == FANOUT:
+            at += RECORD.size + (16 if flags & SEQUENCED else 0)
+            size = record_size(body - 16 * spare, flags, ext)
+            for offset, queue, _ in RECIPIENT.iter_unpack(view[at:at + 16 * spare]):
+                self.expect(queue, offset, position, stored, size)
+        elif kind in (MESSAGE, PLACE):
+            size = record_size(body, flags, ext) if kind == MESSAGE else 0
+            self.expect(queue, offset, position, stored, size)
+        if self.waiting >= PENDING:
+            self.compare()
+
     def fanout(self, recipients: memoryview, size: int, position: int, stored: int) -> None:
         """A message in each queue of the record's table; 0 stands for one that was deleted."""
         last = 0
@@ -179,6 +213,10 @@ class Fold:
             self.problem(
                 f"{self.place(position)}: queue {queue} offset {offset}, expected {want}")
         self.following[queue] = offset + 1
+        self.expect(queue, offset, position, stored, size)
+
+    def expect(self, queue: int, offset: int, position: int, stored: int, size: int) -> None:
+        """Remember what the index must say of a message."""
         entries = self.pending.get(queue)
         if entries is None:
             entries = self.pending[queue] = array("Q")

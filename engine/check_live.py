@@ -6,6 +6,7 @@ import struct
 from typing import NamedTuple
 
 PAGE = 4096
+COLD = 1 << 31  # of the end: the segment's file is gone
 RECLAIM_WORD = 11  # of the state: the page with the roots of the table
 
 
@@ -15,6 +16,7 @@ class Live(NamedTuple):
     bytes: int
     dead: int
     end: int
+    cold: bool = False
 
 
 def segment_table(image: memoryview, pages_at: int) -> dict[int, Live]:
@@ -44,4 +46,5 @@ def read_leaf(image: memoryview, at: int, first: int, found: dict[int, Live]) ->
     if at + PAGE <= len(image):
         for place, row in enumerate(struct.iter_unpack("<QII", image[at:at + PAGE])):
             if row[0] or row[2]:
-                found[first + place] = Live(*row)
+                needed, dead, end = row
+                found[first + place] = Live(needed, dead, end & ~COLD, bool(end & COLD))

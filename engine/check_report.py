@@ -22,6 +22,7 @@ class Report:
     queues: int = 0
     entries: int = 0
     checkpoints: int = 0
+    cold_files: int = 0
     left_out: int = 0
     live: bool = False
     seconds: float = 0.0
@@ -43,6 +44,8 @@ class Report:
             f"{self.entries:,} index entries compared, {self.checkpoints} checkpoints; "
             f"{self.seconds:.1f} s, {rate:,.0f} records/s",
         ]
+        if self.cold_files:
+            found.append(f"{self.cold_files:,} cold files, each record of which was judged")
         found += [f"note: {text}" for text in self.notes]
         found += [f"PROBLEM: {text}" for text in self.problems]
         if self.left_out:

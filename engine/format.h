@@ -10,6 +10,7 @@
 
 #define SEGMENT_MAGIC 0x31474553534e4550ull /* "PENSSEG1" */
 #define FRAME_MAGIC 0x4d524650u             /* "PFRM" */
+#define COLD_MAGIC 0x31444c43534e4550ull       /* "PENSCLD1" */
 #define CHECKPOINT_MAGIC 0x31544b43534e4550ull /* "PENSCKT1" */
 #define SEGMENT_HEADER_SIZE 4096
 #define FORMAT_VERSION 1
@@ -138,6 +139,39 @@ typedef struct {
     uint64_t check;
 } checkpoint_t;
 
+typedef struct {
+    uint64_t magic;
+    uint32_t version;
+    uint32_t sources;
+    uint8_t store[16];
+    uint64_t number;
+    uint64_t checkpoint;
+    uint64_t created_us;
+    uint64_t records;
+    uint64_t first;
+    uint64_t size;
+    uint64_t table_check;
+    uint64_t check;
+} cold_header_t;
+
+/* A segment in a cold file, and a record of it. */
+typedef struct {
+    uint64_t number;
+    uint64_t salt;
+    uint64_t first;
+    uint64_t count;
+} cold_source_t;
+
+typedef struct {
+    uint32_t byte;
+    uint32_t size;
+    uint64_t at;
+} cold_row_t;
+
+_Static_assert(sizeof(cold_header_t) == 96, "cold header");
+_Static_assert(offsetof(cold_header_t, check) == 88, "cold header check");
+_Static_assert(sizeof(cold_source_t) == 32, "cold source");
+_Static_assert(sizeof(cold_row_t) == 16, "cold row");
 _Static_assert(sizeof(segment_header_t) == 88, "segment header");
 _Static_assert(offsetof(segment_header_t, check) == 80, "segment header check");
 _Static_assert(sizeof(frame_t) == 64, "frame header");

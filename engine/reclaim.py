@@ -87,6 +87,8 @@ class Reclaim:
         self.since = 0.0
         self.looked = 0.0
         self.waits = False
+        # Whether what was copied waits for checkpoints; see compaction.py.
+        self.copied = False
 
     def turn(self, now: float) -> None:
         """One round of work, at a monotonic time in seconds; cheap when there is none."""
@@ -99,6 +101,7 @@ class Reclaim:
             self.steps.shed()
             return
         _, mapped, waiting = found
+        waiting += self.copied
         self.waits = bool(mapped or waiting)
         self.mapped = self.mapped + 1 if mapped else 0
         stat = self.store.stat()

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from penstock.engine.compaction import Compaction
 from penstock.engine.errors import (
     CorruptionError,
     EngineError,
@@ -259,6 +260,7 @@ class Maintenance(threading.Thread):
         self.ended = threading.Event()
         self.segment = 0
         self.keeper: Timekeeper | None = None
+        self.compaction: Compaction | None = None
         self.reclaim = Reclaim(store)
 
     def run(self) -> None:
@@ -282,6 +284,9 @@ class Maintenance(threading.Thread):
         if self.keeper is None and len(self.store.pending):
             self.keeper = Timekeeper(self.store)
             self.keeper.start()
+        if self.compaction is None and self.store.stat()["segments"] > 3:
+            self.compaction = Compaction(self.store)
+            self.compaction.start()
         if self.store._due_checkpoint(CHECKPOINT_BYTES):
             save(self.store)
         self.reclaim.turn(time.monotonic())
@@ -307,3 +312,5 @@ class Maintenance(threading.Thread):
             self.join()
         if self.keeper is not None:
             self.keeper.stop()
+        if self.compaction is not None:
+            self.compaction.stop()

@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 from catalogue import MUTANTS, Mutant
+from cold import COLD_MUTANTS
 
 ROOT = Path(__file__).parents[2]
 WITHIN_S = 900
@@ -78,7 +79,7 @@ def main() -> int:
     parser.add_argument("--only", default="", help="mutants whose rule has this word")
     parser.add_argument("--keep", action="store_true", help="leave the copy where it is")
     options = parser.parse_args()
-    chosen = [mutant for mutant in MUTANTS if options.only in mutant.rule]
+    chosen = [mutant for mutant in (*MUTANTS, *COLD_MUTANTS) if options.only in mutant.rule]
     folder = Path(tempfile.mkdtemp(prefix="penstock-mutants-"))
     bad = 0
     try:

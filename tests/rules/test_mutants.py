@@ -7,9 +7,10 @@ from tree import ROOT
 
 sys.path.insert(0, str(ROOT / "tests" / "mutants"))
 from catalogue import MUTANTS, Mutant
+from cold import COLD_MUTANTS
 
 
-@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.rule)
+@pytest.mark.parametrize("mutant", (*MUTANTS, *COLD_MUTANTS), ids=lambda mutant: mutant.rule)
 def test_a_mutant_finds_its_text(mutant: Mutant) -> None:
     path = ROOT / mutant.file
     assert path.read_text().count(mutant.old) == 1, f"{mutant.file} was changed: so must the mutant"
