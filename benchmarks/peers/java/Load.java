@@ -112,6 +112,14 @@ final class Load {
 
     private void produce(int number, int producers) throws Exception {
         Producer link = driver.producer(number);
+        // Until a first message has come through there is only a trickle: what piled up while the
+        // server got to know its consumers would be in every latency after it.
+        while (window > 0 && begin.get() == 0 && !over(System.nanoTime())) {
+            if (number == 0) {
+                link.send(List.of(stamped(size, System.nanoTime())));
+            }
+            Thread.sleep(100);
+        }
         long interval = rate > 0 ? (long) (batch * producers / rate * 1e9) : 0;
         long due = System.nanoTime() + interval * number / producers;
         Latencies mine = new Latencies();

@@ -131,6 +131,17 @@ func (l *load) produce(number, producers int) error {
 	if l.rate > 0 {
 		interval = time.Duration(float64(l.batch*producers) / l.rate * 1e9)
 	}
+	// Until a first message has come through there is only a trickle: what piled up while the server
+	// got to know its consumers would be in every latency after it.
+	for l.window > 0 && l.span.Load() == nil && !l.over(time.Now()) {
+		if number == 0 {
+			stamp(bodies[0], time.Now())
+			if err := link.send(bodies[:1]); err != nil {
+				return err
+			}
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
 	// Producers are due one after the other, not all at once.
 	due := time.Now().Add(interval * time.Duration(number) / time.Duration(producers))
 	var found []int64
