@@ -76,12 +76,13 @@ def measured(words: list[str], server: Server, folder: Path) -> dict[str, float]
     messages = max(figures["acknowledged"], 1)
     spent = processes.cpu_seconds(server.group) - cpu
     loader = sum(after[2:4]) - sum(before[2:4])
+    others = processes.machine_cpu_seconds() - all_cpu - spent - loader
     now_written, now_flushes = processes.disk(folder)
     resident, private = processes.memory_bytes(server.group)
     figures.update({
         "server_cpu_per_million": spent / messages * 1e6, "loader_cpu": loader,
-        "others_share": max(0.0, processes.machine_cpu_seconds() - all_cpu - spent - loader)
-        / (os.cpu_count() or 1) / max(after.elapsed - before.elapsed, 1e-3),
+        "others_share": min(1.0, max(0.0, others) / (os.cpu_count() or 1)
+                            / max(after.elapsed - before.elapsed, 1e-3)),
         "written_per_message": (now_written - written) / messages,
         "flushes_per_thousand": (now_flushes - flushes) / messages * 1e3,
         "resident_bytes": resident, "private_bytes": private,

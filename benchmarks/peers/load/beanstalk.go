@@ -57,7 +57,7 @@ func (l *beanstalkLink) receive(count int) ([][]byte, error) {
 	// The first may wait; the others are asked for only as long as there is something.
 	var bodies [][]byte
 	l.ids = l.ids[:0]
-	ask := strings.Repeat("reserve-with-timeout 0\r\n", count)
+	ask := "reserve-with-timeout 1\r\n" + strings.Repeat("reserve-with-timeout 0\r\n", count-1)
 	if _, err := l.connection.Write([]byte(ask)); err != nil {
 		return nil, err
 	}

@@ -75,7 +75,7 @@ func (l *elasticLink) receive(count int) ([][]byte, error) {
 	}
 	l.handles = l.handles[:0]
 	err := l.ask("ReceiveMessage", map[string]any{"MaxNumberOfMessages": min(elasticBatch, count),
-		"WaitTimeSeconds": 0}, &answer)
+		"WaitTimeSeconds": 1}, &answer)
 	bodies := make([][]byte, 0, len(answer.Messages))
 	for _, message := range answer.Messages {
 		bodies = append(bodies, []byte(message.Body))

@@ -1,0 +1,87 @@
+"""Peers are started, watched and stopped whole, and what cannot be had is named."""
+
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
+
+from peers import install, processes, run, servers  # noqa: E402
+
+# A server with a child that would outlive it.
+SERVER = """
+import socket, subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+while True:
+    listener.accept()[0].close()
+"""
+
+
+def test_a_server_is_stopped_with_its_children(tmp_path):
+    port = processes.free_port()
+    with ExitStack() as stack:
+        server = processes.start(stack, tmp_path, [sys.executable, "-c", SERVER, str(port)], port)
+        assert len(processes.members(server.group)) == 2
+        assert processes.cpu_seconds(server.group) > 0
+        resident, private = processes.memory_bytes(server.group)
+        assert resident > private > 0
+    assert processes.members(server.group) == []
+
+
+def test_a_program_that_is_not_there_is_named(tmp_path):
+    with ExitStack() as stack, pytest.raises(processes.MissingError, match="no-such-queue"):
+        processes.start(stack, tmp_path, ["no-such-queue"], 1)
+
+
+def test_a_server_that_ends_tells_its_last_line(tmp_path):
+    words = [sys.executable, "-c", "print('the disk is full'); raise SystemExit(3)"]
+    with ExitStack() as stack, pytest.raises(processes.MissingError, match="the disk is full"):
+        processes.start(stack, tmp_path, words, processes.free_port())
+
+
+def test_a_step_that_fails_leaves_the_others(monkeypatch, tmp_path, capsys):
+    def fail():
+        install.run([sys.executable, "-c", "raise SystemExit('the registry has no such thing')"])
+
+    monkeypatch.setattr(install, "BASE", tmp_path)
+    monkeypatch.setattr(install, "BIN", tmp_path / "bin")
+    monkeypatch.setattr(install, "STEPS", {"one": fail, "two": lambda: None})
+    assert install.main() == 0
+    assert "· two" in capsys.readouterr().out
+    assert "no such thing" in (tmp_path / "missing.json").read_text()
+
+
+def test_each_peer_has_a_durable_setting_or_says_that_it_has_none():
+    durable = {peer.name for peer in servers.PEERS if peer.durable}
+    assert {peer.name for peer in servers.PEERS} - durable == {"elasticmq"}
+
+
+@pytest.mark.parametrize("peer", servers.PEERS, ids=lambda peer: f"{peer.name} {peer.setting}")
+def test_every_loader_is_told_the_same(peer):
+    server = processes.Server("127.0.0.1:1", 1)
+    words = run.command(peer, server, *run.WORKS["W2"], 128, 3.0)
+    assert {"64", "1", "128", "3.0"} <= set(words)
+
+
+def test_what_a_loader_and_its_server_did_is_kept(tmp_path):
+    told = '{"rate": 5.0, "messages": 10, "acknowledged": 10, "errors": 0}'
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE,
+                               start_new_session=True)
+    try:
+        server = processes.Server("", process.pid)
+        words = [sys.executable, "-c", f"print('noise'); print('{told}')"]
+        figures = run.measured(words, server, tmp_path)
+    finally:
+        process.communicate(b"\n")
+    assert figures["rate"] == 5.0 and figures["resident_bytes"] > 0
+    assert 0 <= figures["others_share"] <= 1 and figures["server_cpu_per_million"] >= 0
+
+
+def test_a_loader_that_says_nothing_is_a_failure(tmp_path):
+    server = processes.Server("", 0)
+    with pytest.raises(RuntimeError, match="no such topic"):
+        run.measured([sys.executable, "-c", "raise SystemExit('no such topic')"], server, tmp_path)
