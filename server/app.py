@@ -172,7 +172,7 @@ class Worker:
         self.sockets = sockets
         self.board = board
         self.index = index
-        self.limits = Limits()
+        self.limits = Limits(connections=options.connections)
 
     async def serve(self, ready: Callable[[], object]) -> None:
         """Open the doors, wait for a signal, drain."""

@@ -10,7 +10,8 @@ class ServeOptions:
     """Everything `penstock serve` can be told.
 
     An address is HOST:PORT; port 0 picks a free one; "" leaves it out. push_allow: networks that
-    messages may be pushed into although they are not public. cmq_limits: the original's limits;
+    messages may be pushed into although they are not public. connections: of each worker at a time.
+    cmq_limits: the original's limits;
     cmq_strict: signatures as documented only; cmq_clock: seconds a client's clock may be wrong by.
     cmq_address: what clients that ask for the way to a CMQ queue are told, instead of the address
     that they reached us by.
@@ -23,6 +24,7 @@ class ServeOptions:
     durability: Literal["disk", "kernel"] = "disk"
     segment_size: int = 64 << 20
     push_allow: tuple[str, ...] = ()
+    connections: int = 16384
     cmq_limits: bool = False
     cmq_strict: bool = False
     cmq_clock: int = 0
@@ -32,6 +34,8 @@ class ServeOptions:
     def __post_init__(self) -> None:
         if not 1 <= self.workers <= 256:
             raise ValueError(f"workers must be between 1 and 256, not {self.workers}")
+        if not 1 <= self.connections <= 1 << 20:
+            raise ValueError(f"connections must be between 1 and 1048576, not {self.connections}")
         if self.durability not in ("disk", "kernel"):
             raise ValueError(f"durability must be disk or kernel, not {self.durability!r}")
         if self.cmq_clock < 0:

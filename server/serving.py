@@ -28,6 +28,9 @@ def add(commands: Any, add_: Add, positive: Callable[[str], int]) -> None:
         "--segment-size", metavar="BYTES", type=positive, help="size of one log file"
     )
     serve_command.add_argument(
+        "--connections", metavar="N", type=positive, help="of each worker at a time (16384)"
+    )
+    serve_command.add_argument(
         "--push-allow",
         metavar="NETWORK",
         action="append",
@@ -78,6 +81,7 @@ def serve(options: Namespace) -> int:
         "http": options.http,
         "workers": options.workers,
         "segment_size": options.segment_size,
+        "connections": options.connections,
         "durability": options.durability,
         "push_allow": tuple(options.push_allow),
         "cmq_tcp": options.cmq_tcp,

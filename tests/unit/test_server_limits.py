@@ -85,14 +85,15 @@ def test_what_is_no_address_is_refused(text: str) -> None:
 
 
 WRONG: list[dict[str, Any]] = [
-    {"workers": 0}, {"workers": 257}, {"durability": "memory"}, {"tcp": "", "http": ""},
+    {"workers": 0}, {"workers": 257}, {"connections": 0}, {"connections": 1 << 21},
+    {"durability": "memory"}, {"tcp": "", "http": ""},
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("wrong", WRONG)
 def test_options_that_cannot_be_served_are_refused(wrong: dict[str, Any]) -> None:
     ServeOptions(data="d", tcp="")
-    with pytest.raises(ValueError, match="workers|durability|address"):
+    with pytest.raises(ValueError, match="workers|connections|durability|address"):
         ServeOptions(data="d", **wrong)
 
 
