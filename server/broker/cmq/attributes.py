@@ -39,14 +39,13 @@ class Rules:
     tag_characters: int = 64
     key_bytes: int = 64
     dots: int = 15
-    per_second: int = 0
 
 
 STRICT = Rules(
     strict=True, heap=(1_000_000, 1_000_000_000), polling_s=(0, 30), max_size=(1_024, 1 << 20),
     retention_s=(30, 1_296_000), rewind_s=(0, 1_296_000), receives=(1, 1_000),
     dead_after_s=(300, 43_200), delay_s=3_600, queues=10_000, topics=10_000, subscriptions=1_000,
-    sources=6, batch_bytes=1 << 20, tag_characters=16, per_second=5_000,
+    sources=6, batch_bytes=1 << 20, tag_characters=16,
 )  # fmt: skip
 
 
