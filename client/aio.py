@@ -227,9 +227,13 @@ class AsyncClient(Seeing, Waiting):
         """The queue and its messages are gone."""
         await self.admin("queue.delete", name=name)
 
-    async def purge(self, name: str) -> Any:
-        """The messages of the queue are gone; how many."""
-        return await self.admin("queue.purge", name=name)
+    async def purge(self, name: str, *, keep_ms: int = 0) -> Any:
+        """The messages of the queue are gone; how many. For keep_ms unpurge takes it back."""
+        return await self.admin("queue.purge", name=name, keep_ms=keep_ms)
+
+    async def unpurge(self, name: str) -> Any:
+        """Purges that are still kept are taken back: the first offset, how many come again."""
+        return await self.admin("queue.unpurge", name=name)
 
     # Requests on their way.
 

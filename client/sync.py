@@ -189,9 +189,13 @@ class Client(Seeing, Waiting):
         """The queue and its messages are gone."""
         self.admin("queue.delete", name=name)
 
-    def purge(self, name: str) -> Any:
-        """The messages of the queue are gone; how many."""
-        return self.admin("queue.purge", name=name)
+    def purge(self, name: str, *, keep_ms: int = 0) -> Any:
+        """The messages of the queue are gone; how many. For keep_ms unpurge takes it back."""
+        return self.admin("queue.purge", name=name, keep_ms=keep_ms)
+
+    def unpurge(self, name: str) -> Any:
+        """Purges that are still kept are taken back: the first offset, how many come again."""
+        return self.admin("queue.unpurge", name=name)
 
     def redrive_all(
         self,

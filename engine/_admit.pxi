@@ -91,6 +91,8 @@ cdef void operation_prepare(core_t* core, operation_t* operation, record_t* reco
             operation.verdict = NOT_FOUND
         elif operation.kind == KIND_QUEUE_SETTINGS and not settings_room(core):
             operation.verdict = STORE_FULL
+        elif operation.kind == KIND_TRIM:
+            unpurge_admit(core, operation, record)
         if operation.verdict != DONE:
             record.type = RECORD_SKIP
     if (operation.kind == KIND_QUEUE or operation.kind == KIND_GROUP) and operation.offset == 0:

@@ -192,10 +192,8 @@ cdef void apply_control(core_t* core, const record_t* record) noexcept nogil:
         queue_delete_apply(core, record.queue)
     elif record.type == RECORD_TRIM:
         queue = find_queue(core, record.queue)
-        if queue != NULL and queue.first < record.offset:
-            # Never beyond the end: a purge of what was taken back must not hide what comes.
-            store64(&queue.first, min(record.offset, queue.next))
-            add64(&core.control.trims, 1)
+        if queue != NULL:
+            trim_apply(core, queue, record)
     elif record.type == RECORD_QUEUE_SETTINGS:
         queue_settings_apply(core, record)
     elif record.type == RECORD_NOTE:

@@ -92,6 +92,8 @@ cdef struct queue_t:
     char name[128]
     uint32_t settings           # page of the arena, 0 none
     uint64_t reclaimed          # messages below were given up: what they took is counted as free; <= first
+    uint64_t spared             # those from here on were purged, and are kept until then all the same
+    uint64_t spared_until       # µs since 1970; 0: none
 
 cdef struct group_t:
     uint32_t id

@@ -4,6 +4,8 @@
 cdef enum:
     CONFIRMED_AT_ONCE = 4096    # receipts in one record: they fit the smallest segment
 
+cdef uint64_t PURGE_KEEP_MS = 366 * 86400 * <uint64_t>1000
+
 
 cdef class SendReceipt:
     """What an append returns."""
@@ -360,9 +362,29 @@ cdef class Queue:
                 "keep": KEEPS[setting_of(core, queue, KEEP)], "rewind_ms": setting_of(core, queue, REWIND_MS),
                 "dedup_ms": setting_of(core, queue, DEDUP_MS), "dedup_count": setting_of(core, queue, DEDUP_COUNT)}
 
-    def purge(self):
-        """Drop every message stored so far; returns how many. They cannot be read or rewound to any more."""
+    def purge(self, *, uint64_t keep_ms=0):
+        """Drop every message stored so far; returns how many. They cannot be read or rewound to any more.
+
+        keep_ms: for so long unpurge takes it back, and what they take is not given back to the disk.
+        """
         stat = self.stat()
-        verdict, _, _ = self.store._operate(KIND_TRIM, self.id, stat["next"], RECORD_TRIM, b"")
+        if keep_ms > PURGE_KEEP_MS:
+            raise InvalidError(f"keep_ms of {keep_ms}, at most {PURGE_KEEP_MS}")
+        until = store_clock(live(self.store)) + keep_ms * 1000
+        verdict, _, _ = self.store._operate(KIND_TRIM, self.id, stat["next"], RECORD_TRIM,
+                                            int(until).to_bytes(8, "little") if keep_ms else b"")
         raise_verdict(verdict, f"queue {self.name!r}")
         return stat["next"] - stat["first"]
+
+    def unpurge(self):
+        """Take purges back, durably, as long as what they purged is kept: (the first offset, how many come again).
+
+        A group that took meanwhile has passed over them: seek it to the offset. Raises InvalidError if there is none.
+        """
+        before = self.stat()["first"]
+        verdict, _, _ = self.store._operate(KIND_TRIM, self.id, 0, RECORD_TRIM, bytes(8))
+        if verdict == STALE:
+            raise InvalidError(f"queue {self.name!r} has no purge that can be taken back")
+        raise_verdict(verdict, f"queue {self.name!r}")
+        first = self.stat()["first"]
+        return first, before - first

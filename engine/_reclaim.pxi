@@ -112,7 +112,7 @@ cdef int64_t queue_giveup(core_t* core, uint32_t slot) noexcept nogil:
     cdef uint64_t pin, reached
     cdef uint64_t low = queue.reclaimed
     cdef bint dead = load32(&queue.id) == 0
-    cdef uint64_t high = load64(&queue.next) if dead else load64(&queue.first)
+    cdef uint64_t high = load64(&queue.next) if dead else giveup_end(core, queue)
     cdef uint32_t at
     if low >= high and not dead:
         return 0
@@ -120,7 +120,7 @@ cdef int64_t queue_giveup(core_t* core, uint32_t slot) noexcept nogil:
     reached = takings_gather(core, queue, low, min(high, low + STEP), &takings)
     pin_give(core)
     store_lock(core)
-    if queue.reclaimed != low or (queue.id and reached > queue.first):
+    if queue.reclaimed != low or (queue.id and reached > giveup_end(core, queue)):
         pthread_mutex_unlock(&core.control.store_lock)
         return -1
     journal_begin(core, &queue.reclaimed)
@@ -130,6 +130,8 @@ cdef int64_t queue_giveup(core_t* core, uint32_t slot) noexcept nogil:
     store64(&queue.reclaimed, reached)
     mortal(core)
     journal_end(core)
+    if queue.spared_until and reached > queue.spared:
+        queue.spared_until = 0
     queue.bytes -= min(queue.bytes, takings.bytes)
     pages_give(core, queue, low, reached)
     if dead and reached == queue.next:
@@ -211,6 +213,7 @@ cdef bint purged_giveup(core_t* core, uint64_t budget) noexcept nogil:
     cdef uint64_t done = 0
     cdef int64_t some
     cdef uint32_t slot
+    cdef bint spared = False
     if trims == core.control.trims_seen:
         return True
     reclaim = reclaim_page(core)
@@ -223,7 +226,8 @@ cdef bint purged_giveup(core_t* core, uint64_t budget) noexcept nogil:
             if some <= 0:
                 break
             done += some
-    if done < budget:
+        spared = spared or (queue_slot(core, slot).id and queue_slot(core, slot).spared_until)
+    if done < budget and not spared:
         core.control.trims_seen = trims
     return done < budget
 

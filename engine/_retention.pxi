@@ -62,6 +62,43 @@ cdef uint64_t setting_of(core_t* core, const queue_t* queue, int field) noexcept
     return (<queue_settings_t*>arena_page(core, queue.settings)).values[field - 1] if queue.settings else 0
 
 
+cdef void trim_apply(core_t* core, queue_t* queue, const record_t* record) noexcept nogil:
+    """Purge, or take a purge back that was to be kept for a while. Twice does no harm."""
+    cdef bint timed = record.body_size == 8
+    cdef uint64_t until = (<const uint64_t*>record_body(record))[0] if timed else 0
+    if timed and until == 0:
+        if queue.spared_until and queue.first > record.offset:
+            store64(&queue.first, max(record.offset, queue.reclaimed))
+        queue.spared_until = 0
+    elif queue.first < record.offset:
+        if until and queue.spared_until == 0:
+            queue.spared = queue.first
+        if until:
+            store64(&queue.spared_until, max(queue.spared_until, until))
+        # Never beyond the end: a purge of what was taken back must not hide what comes.
+        store64(&queue.first, min(record.offset, queue.next))
+        add64(&core.control.trims, 1)
+
+
+cdef void unpurge_admit(core_t* core, operation_t* operation, record_t* record) noexcept nogil:
+    """Taking a purge back: to where it began, if what it purged is still there. Under the store lock."""
+    cdef queue_t* queue = find_queue(core, operation.queue)
+    if record.body_size != 8 or (<const uint64_t*>record_body(record))[0]:
+        return
+    if queue.spared_until == 0 or queue.first <= queue.spared:
+        operation.verdict = STALE
+        return
+    operation.offset = record.offset = queue.spared
+
+
+cdef uint64_t giveup_end(core_t* core, const queue_t* queue) noexcept nogil:
+    """Up to where purged messages may be given up now."""
+    cdef uint64_t first = load64(&queue.first)
+    if load64(&queue.spared_until) > store_clock(core):
+        return min(first, queue.spared)
+    return first
+
+
 cdef void floors_find(core_t* core, uint64_t* floors) noexcept nogil:
     """Per slot of a queue, up to where every group that counts has confirmed; NEVER if there is none."""
     cdef uint32_t slot

@@ -243,8 +243,13 @@ def _add_queue(commands: Commands, remote: ArgumentParser) -> None:
         ("show", do.queue_show),
         ("delete", do.queue_delete),
         ("purge", do.queue_purge),
+        ("unpurge", do.queue_unpurge),
     ):
-        _add(works, name, run, remote).add_argument("queues", nargs="+", metavar="queue")
+        work = _add(works, name, run, remote)
+        work.add_argument("queues", nargs="+", metavar="queue")
+        if name == "purge":
+            work.add_argument("--keep-ms", type=int, default=0, metavar="N",
+                              help="for so long unpurge takes it back")
     work = _add(works, "set", do.queue_set, remote)
     work.add_argument("queue")
     for name, about in do.QUEUE_SETTINGS.items():

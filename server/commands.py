@@ -219,7 +219,13 @@ def queue_delete(options: Namespace) -> int:
 
 def queue_purge(options: Namespace) -> int:
     """Drop all messages of queues."""
-    return _each_queue(options, lambda client, name: client.purge(name))
+    return _each_queue(
+        options, lambda client, name: client.purge(name, keep_ms=options.keep_ms))
+
+
+def queue_unpurge(options: Namespace) -> int:
+    """Take purges of queues back that are still kept."""
+    return _each_queue(options, lambda client, name: client.unpurge(name))
 
 
 QUEUE_SETTINGS = {

@@ -114,9 +114,20 @@ class Broker:
             self.queues.pop(queue.id, None)
 
     @refusing
-    def purge(self, name: str) -> int:
-        """Remove what is in the queue; returns how many messages that were."""
-        return self.open(checked(name), create=False).purge()
+    def purge(self, name: str, keep_ms: int = 0) -> int:
+        """Remove what is in the queue; returns how many messages that were.
+
+        keep_ms: for so long unpurge takes it back.
+        """
+        if not isinstance(keep_ms, int) or not 0 <= keep_ms < 1 << 63:
+            raise BrokerError(Kind.INVALID, "keep_ms is a number of milliseconds")
+        return self.open(checked(name), create=False).purge(keep_ms=keep_ms)
+
+    @refusing
+    def unpurge(self, name: str) -> dict[str, int]:
+        """Take purges back that are still kept: the first offset, how many messages come again."""
+        first, count = self.open(checked(name), create=False).unpurge()
+        return {"offset": first, "count": count}
 
     @refusing
     def group(self, queue: Queue, name: str) -> Consumer:

@@ -50,6 +50,7 @@ OPERATIONS: tuple[tuple[str, str, str, Any, Any, int], ...] = (
     (f"{QUEUE}/settings", "get", "What is set for a queue", None, dict, 200),
     (f"{QUEUE}/settings", "put", "Set what is kept, and what is stored once", asks.QueueSettings,
      dict, 200),
+    (f"{QUEUE}/unpurge", "post", "Take purges back that are still kept", None, dict, 200),
     (f"{QUEUE}/redrive", "post", "Put dead letters back", asks.Redrive, dict, 200),
     (f"{QUEUE}/peek", "get", "Read, take nothing", None, models.MessagesReply, 200),
     (f"{QUEUE}/messages", "get", "Find messages", asks.Find, dict, 200),

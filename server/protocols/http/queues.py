@@ -70,6 +70,7 @@ class Queues:
             "list": {"GET": self.list},
             "queue": {"GET": self.show, "PUT": self.create, "DELETE": self.delete},
             "messages": {"POST": self.send, "DELETE": self.purge},
+            "unpurge": {"POST": self.unpurge},
             "receive": {"POST": self.receive},
             "confirm": {"POST": self.confirm},
             "release": {"POST": self.release},
@@ -111,7 +112,11 @@ class Queues:
         return 204, b"", b""
 
     async def purge(self, call: Call) -> Response:
-        return reply({"purged": await self.call(self.broker.purge, call.name)})
+        keep_ms = call.number("keep_ms", 0, 1 << 53)
+        return reply({"purged": await self.call(self.broker.purge, call.name, keep_ms)})
+
+    async def unpurge(self, call: Call) -> Response:
+        return reply(await self.call(self.broker.unpurge, call.name))
 
     async def send(self, call: Call) -> Response:
         queue = await self.queue(call)

@@ -139,8 +139,11 @@ class Handler:
             self.broker.delete(name)
             return {}
         if do == "queue.purge":
-            return {"purged": self.broker.purge(name)}
-        raise BrokerError(Kind.INVALID, "do is queue.list, queue.show, queue.delete or queue.purge")
+            return {"purged": self.broker.purge(name, request.get("keep_ms", 0))}
+        if do == "queue.unpurge":
+            return self.broker.unpurge(name)
+        raise BrokerError(Kind.INVALID,
+                          "do is queue.list, queue.show, queue.delete, queue.purge, queue.unpurge")
 
     def push(self, do: str, name: str, given: Any) -> dict[str, Any]:
         if do == "push.list":
