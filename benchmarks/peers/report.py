@@ -49,6 +49,8 @@ COMMANDS = {
     "python benchmarks/peers/embedded.py": "the tables of libraries below",
     "python benchmarks/scale.py": "the plots of how cost grows below",
 }
+# From this share on, what others do beside a measurement is more than a few per cent of its figure.
+DISTURBED = 0.25
 Row = dict[str, Any]
 
 
@@ -110,6 +112,11 @@ def sections(found: list[Row]) -> Iterable[str]:
         slower = f", each sync {delay:g} ms longer" if delay else ""
         yield f"### {TITLES[work]}, {size} bytes{slower}"
         yield ""
+        others = [value for row in chosen if (value := median(row, "others_share")) is not None]
+        if others and statistics.median(others) > DISTURBED:
+            yield (f"**Other programs took {statistics.median(others) * 100:.0f} % of the machine "
+                   "meanwhile: this tells an order, not rates.** Run `make peers` on a quiet one.")
+            yield ""
         yield from table(chosen)
         yield ""
 

@@ -52,6 +52,17 @@ def test_a_peer_that_is_missing_is_named(keep):
     assert "kafka (default): no java" in report.page()
 
 
+def test_a_disturbed_machine_is_told(keep):
+    quiet, loud = row("redis", "always", [9.0]), row("nats", "always", [9.0], work="W1")
+    for one in quiet["rounds"]:
+        one["others_share"] = 0.1
+    for one in loud["rounds"]:
+        one["others_share"] = 0.8
+    keep("a.json", [quiet, loud])
+    text = report.page()
+    assert text.count("Other programs took") == 1 and "took 80 %" in text
+
+
 def test_each_slower_disk_has_a_table_of_its_own(keep):
     keep("a.json", [row("redis", "always", [9.0]), row("redis", "always", [3.0], delay_ms=5.0)])
     text = report.page()
