@@ -52,7 +52,8 @@ cdef size_t origin_put(const taken_t* one, uint8_t* at) noexcept nogil:
     memcpy(at + 20, one.origin + 16, 8)         # queue, group
     memcpy(at + 28, one.origin + 28, 6)         # attempts, reason
     store16(at + 34, <uint16_t>one.origin_name_size)
-    memcpy(at + ORIGIN_HEAD, one.origin_name, one.origin_name_size)
+    if one.origin_name_size:        # else it is NULL, which memcpy must not be given
+        memcpy(at + ORIGIN_HEAD, one.origin_name, one.origin_name_size)
     memcpy(at + ORIGIN_HEAD + one.origin_name_size, one.origin + 40, load16(one.origin + 34))
     return size
 
