@@ -24,7 +24,7 @@ LOADS = {
     "receive + delete, 8 x 64": ("receive", *DEEP),
     "receive + delete 16, 8 x 64": ("receive", *DEEP, "--batch", 16),
 }
-FILLED = 1_000_000
+FILLED = 500_000
 
 
 def measured(words: tuple[object, ...], over: str, seconds: float) -> dict[str, float]:
@@ -54,7 +54,9 @@ def main() -> int:
     for _ in range(args.rounds):
         for load, words in LOADS.items():
             for over in ("cmq", "native"):
-                runs.setdefault((load, over), []).append(measured(words, over, args.seconds))
+                found = measured(words, over, args.seconds)
+                runs.setdefault((load, over), []).append(found)
+                print(f"{load}, {over}: {found['rate']:,.0f}", file=sys.stderr)
     rows = [
         {"load": load, "protocol": over,
          **{name: statistics.median(run[name] for run in found)

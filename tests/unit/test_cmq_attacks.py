@@ -188,7 +188,9 @@ def test_a_peer_that_does_not_read_keeps_the_messages_of_nobody(door: Door) -> N
             quick.put(queue, body)
         for _ in range(60):
             slow.send(PULL, [(1, queue.encode()), (2, 0)])
-        time.sleep(0.3)
+        with control(door.data) as at:
+            while not at.queues.describe(queue)["inactive"]:
+                time.sleep(0.01)
         found = [one for _ in range(20) for one in quick.take(queue)]
         assert found, "all messages are leased to a peer that takes none of them"
         assert quick.call(HEARTBEAT).result == 0

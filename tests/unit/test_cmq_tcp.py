@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ from cmq_wire import (
     packed,
     request,
 )
-from server_process import Wire, messages_of, receive_payload, send_payload
+from server_process import Server, Wire, messages_of, receive_payload, send_payload
 
 ID, HANDLE, BODY, ENQUEUED, VISIBLE, FIRST, COUNT, ORIGIN, ORIGIN_TIME, ORIGIN_COUNT = (
     1, 3, 4, 5, 6, 7, 8, 9, 10, 11)
@@ -205,6 +206,21 @@ def test_a_confirm_after_a_restart_finds_its_half(tmp_path: Path) -> None:
         assert cmq.confirm(queue, COMMIT, sent.ids[1]).result == 0
         assert [(one[ID], one[BODY]) for one in cmq.take_many(queue)] == [(sent.ids[1], b"two")]
         assert cmq.confirm(queue, COMMIT, 1 << 62).result == 10770
+
+
+def test_any_worker_takes_the_verdict_on_a_half_of_another(tmp_path: Path) -> None:
+    with Server(tmp_path, workers=2, cmq_tcp="127.0.0.1:0") as server, ExitStack() as stack:
+        with control(tmp_path) as at:
+            at.queue("shared", transaction=True, first_query_s=3600)
+        # The kernel deals connections out: of so many each worker has some.
+        wires = [stack.enter_context(Cmq(server.cmq)) for _ in range(12)]
+        sent = [wire.put("shared", b"%d" % at, half=1) for at, wire in enumerate(wires)]
+        for at, found in enumerate(sent):
+            assert wires[at - 5].confirm("shared", COMMIT, *found.ids).result == 0
+        told = {}
+        while len(told) < len(sent):
+            told |= {one[ID]: one[BODY] for one in wires[0].take_many("shared", wait_s=20)}
+        assert told == {found.ids[0]: b"%d" % at for at, found in enumerate(sent)}
 
 
 def test_a_queue_without_transactions_refuses_halves(door: Door, cmq: Cmq) -> None:
