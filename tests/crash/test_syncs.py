@@ -178,6 +178,23 @@ def test_a_lane_tells_nothing_before_its_sync_ended(red: Red) -> None:
     assert list(red.results()) == [1]
 
 
+def test_a_round_for_the_kernel_does_not_tell_the_one_before_it_that_waits_for_the_disk(
+    red: Red,
+) -> None:
+    red.lane._pace(1_000_000)
+    red.lane._hold(0, True)
+    red.stage(b"one", 1)
+    until(lambda: red.lane._holding(0))
+    red.lane._hold(1, True)
+    assert red.lane._append(2, red.queue, b"two", durability="kernel")
+    red.lane._kick()
+    # It has been told by now, if it is; its committer goes on to flush it.
+    until(lambda: red.lane._holding(1))
+    assert not select.select([red.lane.fileno()], [], [], 0)[0]
+    red.let_go(1)
+    assert list(red.results()) == [1, 2]
+
+
 def test_rounds_of_a_slow_disk_are_written_in_the_order_they_were_staged(red: Red) -> None:
     red.lane._pace(1_000_000)
     red.lane._hold(COMMIT, True)
