@@ -191,37 +191,37 @@ class Session:
             return 0
         _, verb, _, status, tag, _ = wire.HEAD.unpack_from(data, position)
         payload = memoryview(data)[position + wire.HEAD_SIZE : position + 4 + size]
-        if verb == Verb.CHECK:
-            self.checks.append(parse_check(payload))
-            return 4 + size
-        self._reply(verb & 0x7F, status, tag, payload)
+        try:
+            if verb == Verb.CHECK:
+                self.checks.append(parse_check(payload))
+            else:
+                self._reply(verb & 0x7F, status, tag, payload)
+        except WireError as broken:
+            raise ProtocolError(str(broken)) from broken
         return 4 + size
 
     def _reply(self, verb: int, status: int, tag: int, payload: memoryview) -> None:
         error = None
-        try:
-            if status:
-                error = error_for(status, *parse_error(payload))
-            if self.state is State.GREETING:
-                self._greet(error, payload)
-                return
-            handle = self._resolving.pop(tag, None)
-            if handle is not None:
-                self._resolve(handle, verb, error, payload)
-                return
-            request = self.pending.get(tag)
-            if request is None:
-                if status == Status.MALFORMED and error is not None:
-                    raise error
-                return
-            # A server that drains refuses everything that follows too: what it refused is
-            # asked again, in order and under the same sequence numbers, of its successor.
-            if status == Status.SHUTTING_DOWN and (isinstance(request, Send) or request.retry):
-                return
-            del self.pending[tag]
-            self._answer(request, status, error, payload)
-        except WireError as broken:
-            raise ProtocolError(str(broken)) from broken
+        if status:
+            error = error_for(status, *parse_error(payload))
+        if self.state is State.GREETING:
+            self._greet(error, payload)
+            return
+        handle = self._resolving.pop(tag, None)
+        if handle is not None:
+            self._resolve(handle, verb, error, payload)
+            return
+        request = self.pending.get(tag)
+        if request is None:
+            if status == Status.MALFORMED and error is not None:
+                raise error
+            return
+        # A server that drains refuses everything that follows too: what it refused is
+        # asked again, in order and under the same sequence numbers, of its successor.
+        if status == Status.SHUTTING_DOWN and (isinstance(request, Send) or request.retry):
+            return
+        del self.pending[tag]
+        self._answer(request, status, error, payload)
 
     def _answer(
         self,

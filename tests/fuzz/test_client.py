@@ -48,7 +48,7 @@ def replies() -> list[bytes]:
         wire.verdicts_reply(Verb.CONFIRM, 6, [0, 1, 2]), wire.frame(Verb.ADMIN | 0x80, 7, b"{}"),
         wire.messages_reply(Verb.RECEIVE, 8, MESSAGES), wire.error_reply(Verb.SEND, 4, 8, "x", 5),
         wire.error_reply(Verb.RECEIVE, 5, 3, "gone"), wire.error_reply(Verb.SEND, 4, 10, "later"),
-        wire.frame(14 | 0x80, 0, b"check"), wire.frame(0x80 | 18, 0, bytes(40)),
+        wire.frame(Verb.CHECK, 0, b"no"), wire.frame(Verb.CHECK, 0, bytes(36)),
     ]
 
 
