@@ -75,8 +75,8 @@ fuzz-api: build build/api/made ## let schemathesis ask a server what its OpenAPI
 asan-test: ## run the tests of C code with addresses and undefined behaviour checked
 	@exec $(MAKE) --no-print-directory PENSTOCK_BUILD=asan asan-run
 
-soak: build $(VENV)/test ## kill it thousands of times under load
-	@exec $(PY) -m pytest -q tests/crash --soak $(ARGS)
+soak: build $(VENV)/test ## kill it thousands of times under load, and hold it against its models at length
+	@exec $(PY) -m pytest -q tests/crash tests/property --soak $(ARGS)
 
 mutants: build $(VENV)/test ## break each rule of safety and see a test fail
 	@exec $(PY) tests/mutants/run.py $(ARGS)

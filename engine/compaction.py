@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # Per cent of a segment that is needed, below which it is copied at once, and once it is old.
 SPARSE, OLD = 30, 80
 OLD_S = 3600.0
-RATE = 32 << 20  # bytes a second, so that sends do not notice
+RATE = 16 << 20  # bytes a second, so that sends do not notice
 LOOK_S = 1.0
 # Looks after which a copied segment that somebody has mapped is removed instead of used again.
 TURNS = 20

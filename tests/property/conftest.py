@@ -10,7 +10,7 @@ def pytest_configure(config: pytest.Config) -> None:
     soak = bool(config.getoption("--soak"))
     settings.register_profile(
         "engine",
-        max_examples=2000 if soak else 60,
+        max_examples=3000 if soak else 60,
         derandomize=not soak,
         database=None,
         deadline=None,
