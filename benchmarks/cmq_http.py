@@ -107,18 +107,27 @@ def main() -> int:
             assert server.stdout is not None
             found = re.search(r"http=(\S+)", server.stdout.readline())
             assert found is not None
-            return measured(found[1], Path(folder), script, options)
+            return measured(found[1], Path(folder), script, server.pid, options)
         finally:
             server.terminate()
             server.wait(30)
 
 
-def measured(host: str, folder: Path, script: Path, options: argparse.Namespace) -> int:
+def used_us(process: int) -> float:
+    """Processor time that the process has used."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") * 1e6
+
+
+def measured(
+    host: str, folder: Path, script: Path, process: int, options: argparse.Namespace
+) -> int:
     ask(host, Action="CreateQueue", queueName="bench")
     rates, stored, count = [], 0, PREPARED_A_SECOND * options.seconds
     for turn in range(options.rounds):
         requests = folder / "requests"
         prepared(host, "bench", "x" * options.size, count, requests, 1_000_000 + turn * count)
+        began = used_us(process)
         said = subprocess.run(
             ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{options.seconds}s", "-s", script,
              f"http://{host}", "--", requests],
@@ -132,7 +141,9 @@ def measured(host: str, folder: Path, script: Path, options: argparse.Namespace)
         if not sent <= stored - before <= sent + CONNECTIONS:
             print(f"{sent} were answered, and {stored - before} are there", file=sys.stderr)
             return 1
-        print(f"{rates[-1]:,.0f} requests/s, p50 {p50} µs, p99 {p99} µs", flush=True)
+        each = (used_us(process) - began) / sent
+        print(f"{rates[-1]:,.0f} requests/s, p50 {p50} µs, p99 {p99} µs, "
+              f"{each:.1f} µs of the server's processor each", flush=True)
     print(f"median {statistics.median(rates):,.0f} requests/s of {options.size} B, "
           f"{CONNECTIONS} connections, every reply after fdatasync")
     return 0
