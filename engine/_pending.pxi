@@ -44,6 +44,7 @@ cdef uint8_t[54] PENDING_RULES = [
 cdef enum:
     VERDICTS_KEPT = 1 << 20     # decided entries that are remembered at least
     MOVES = 1000                # of one message
+    GUESSES = 8                 # before a search bisects
     CHECK_UNIT_US = 100000      # of the first check in a PENDING record's spare
     CHECK_UNITS = 0xFFFFFF
 
@@ -104,18 +105,53 @@ cdef inline pending_t* pending_entry(core_t* core, queue_t* table, uint64_t numb
     return <pending_t*>index_leaf(core, table, number) + number % LEAF
 
 
+cdef inline double straight(core_t* core, uint64_t position) noexcept nogil:
+    """A position on one line: segments one behind the other, without the room between their numbers."""
+    return <double>(position >> 32) * core.segment_size + <double>(position & BYTE)
+
+
 cdef pending_t* pending_search(core_t* core, queue_t* table, uint64_t position) noexcept nogil:
-    """The entry of the record at exactly this position, or NULL."""
+    """The entry of the record at exactly this position, or NULL.
+
+    Entries lie about as far apart as their records, so the place is guessed; bisection where guessing does not help.
+    """
     cdef uint64_t low = load64(&table.first)
     cdef uint64_t high = load64(&table.next)
-    cdef uint64_t middle
-    cdef pending_t* entry
+    cdef uint64_t middle, start, end
+    cdef double at = straight(core, position)
+    cdef double bottom = 0.0
+    cdef double top = straight(core, load64(&core.control.written)) + core.segment_size
+    cdef int guesses = 0
+    cdef pending_t* leaf
+    if low < high:
+        bottom = straight(core, pending_entry(core, table, low).position)
     while low < high:
         middle = low + (high - low) // 2
-        entry = pending_entry(core, table, middle)
-        if entry.position == position:
-            return entry
-        if entry.position < position:
+        guesses += 1
+        if guesses <= GUESSES and bottom <= at <= top and bottom < top:
+            middle = low + min(<uint64_t>((at - bottom) / (top - bottom) * <double>(high - low)), high - low - 1)
+        start = max(low, middle // LEAF * LEAF)
+        end = min(high, (middle // LEAF + 1) * LEAF)
+        leaf = <pending_t*>index_leaf(core, table, middle)
+        if position < leaf[start % LEAF].position:
+            top = straight(core, leaf[start % LEAF].position)
+            high = start
+        elif position > leaf[(end - 1) % LEAF].position:
+            bottom = straight(core, leaf[(end - 1) % LEAF].position)
+            low = end
+        else:
+            return leaf_search(leaf, start, end, position)
+    return NULL
+
+
+cdef pending_t* leaf_search(pending_t* leaf, uint64_t low, uint64_t high, uint64_t position) noexcept nogil:
+    """The same within [low, high) of one leaf."""
+    cdef uint64_t middle
+    while low < high:
+        middle = low + (high - low) // 2
+        if leaf[middle % LEAF].position == position:
+            return leaf + middle % LEAF
+        if leaf[middle % LEAF].position < position:
             low = middle + 1
         else:
             high = middle

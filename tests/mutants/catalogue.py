@@ -5,6 +5,7 @@ from __future__ import annotations
 from consuming import CONSUMING
 from mutant import Mutant
 from speaking_cmq import CMQ
+from waiting import WAITING
 
 POWER = "tests/crash/test_power.py"
 FAULTS = "tests/crash/test_faults.py"
@@ -364,4 +365,5 @@ MUTANTS = (
     ),
     *CONSUMING,
     *CMQ,
+    *WAITING,
 )

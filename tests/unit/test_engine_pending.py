@@ -175,6 +175,26 @@ def test_a_message_moves_again_and_again_under_one_id(store: Store) -> None:
     assert late(store, 40 * HOUR) == 0 and bodies(queue) == [b"x"]
 
 
+def test_every_id_is_found_however_far_apart_the_records_are(store: Store) -> None:
+    queue, due = store.queue("red"), now_us() + HOUR
+    ids, sizes = [], [1, 200_000, 1, 1, 30_000]
+    for at in range(60):
+        # Over several segments, in bursts, with gaps that no guess foresees.
+        body = bytes(sizes[at % 5])
+        count = 1 if len(body) > 1 else 700 * (at % 3)
+        if count:
+            first = queue.append_many([body] * count, due_us=due, durability="kernel").pending
+            step = (48 + len(body) + 7) // 8 * 8
+            ids += [first + number * step for number in range(count)]
+        queue.append(bytes(sizes[-1 - at % 5]), durability="kernel")
+    store._flush()
+    assert len(ids) == len(store.pending) > 20_000 and ids[-1] >> 32 > 2
+    for id in [*ids[::97], *ids[:3], *ids[-3:]]:
+        assert store.pending.get(id).id == id
+        assert store.pending.get(id + 8) is None or id + 8 in ids
+    assert store.pending.get(ids[0] - 8) is None and store.pending.get(ids[-1] + (1 << 40)) is None
+
+
 def test_an_unknown_id_is_named(store: Store) -> None:
     with pytest.raises(PendingNotFoundError):
         store.pending.cancel(4711)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from server_process import Server, Wire, messages_of, receive_payload
+from server_process import Server, Wire, frame, messages_of, receive_payload
 
 SEND, BATCH, RECEIVE, ADMIN = 3, 4, 5, 12
 COMMIT, ROLLBACK, CHECK, PRODUCER, ALL = 14, 15, 16, 17, 18
@@ -150,7 +150,10 @@ def test_a_half_is_seen_once_it_is_committed_and_the_first_verdict_wins(
 def test_both_verdicts_at_once_and_twice_in_one_round(wire: Wire, queue: int) -> None:
     id = sent(wire.call(SEND, send(queue, b"x", HALF)))[0]
     payload = struct.pack("<Q", id)
-    tags = [wire.send(verb, payload) for verb in (COMMIT, COMMIT, ROLLBACK, COMMIT)]
+    tags = [wire.tag + at for at in range(1, 5)]
+    wire.socket.sendall(b"".join(
+        frame(verb, tag, payload) for verb, tag in zip((COMMIT, COMMIT, ROLLBACK, COMMIT), tags)))
+    wire.tag += 4
     told = {tag: (status, data) for _, status, tag, data in (wire.reply() for _ in tags)}
     assert [told[tag][0] for tag in tags] == [0, 0, EXISTS, 0]
     assert [sent(told[tag]) for tag in (tags[0], tags[1], tags[3])] == [

@@ -1,0 +1,90 @@
+"""The rules of what waits: of each a mutant."""
+
+from __future__ import annotations
+
+from mutant import Mutant
+
+TRANSACTION = "tests/unit/test_broker_transaction.py"
+LATER = "tests/unit/test_server_later.py"
+CRON = "tests/unit/test_broker_cron.py"
+
+WAITING = (
+    Mutant(
+        "waiting: of two that saw a half due one asks",
+        "engine/_pending.pxi",
+        "        if operation.spare != attempts:\n",
+        "        if False:\n",
+        (TRANSACTION,),
+    ),
+    Mutant(
+        "waiting: a repeated commit is answered as the first",
+        "engine/_pending.pxi",
+        "id if operation.spare else placed_offset(core, entry, record, position)\n",
+        "id if operation.spare else NEVER\n",
+        (TRANSACTION,),
+    ),
+    Mutant(
+        "waiting: a repeated commit in the same round is answered as the first",
+        "engine/_pending.pxi",
+        "    if at >= core.control.written:\n",
+        "    if False:\n",
+        (LATER,),
+    ),
+    Mutant(
+        "waiting: what waited when it was sent is known as such when it is sent again",
+        "engine/_admit.pxi",
+        "        operation.kind = KIND_PENDING if waits else KIND_APPEND\n",
+        "        pass\n",
+        (LATER,),
+    ),
+    Mutant(
+        "waiting: a half on the wire is a half in the store",
+        "server/_wire_later.pxi",
+        "check_ms if flags & FLAG_HALF else NO_HALF\n",
+        "NO_HALF\n",
+        (LATER,),
+    ),
+    Mutant(
+        "waiting: a delay counts from the arrival",
+        "server/_wire_later.pxi",
+        "time_us + now_us if flags & FLAG_DELAY and time_us else time_us\n",
+        "time_us\n",
+        (LATER,),
+    ),
+    Mutant(
+        "waiting: who was asked as often as it may is asked no more",
+        "server/broker/transaction.py",
+        " if check.checks < back.limit else None\n",
+        "\n",
+        (TRANSACTION,),
+    ),
+    Mutant(
+        "waiting: a half nobody comes back for is rolled back, and no younger one",
+        "server/broker/transaction.py",
+        " if one.stored_us + self.limits.half_ms * 1000 <= now_us]",
+        "]",
+        (TRANSACTION,),
+    ),
+    Mutant(
+        "waiting: a firing is stored once",
+        "server/broker/cron.py",
+        "            producer=producer, sequence=at_us // 1_000_000)\n"
+        "        return receipt.pending",
+        "            )\n        return receipt.pending",
+        (CRON,),
+    ),
+    Mutant(
+        "waiting: who was overtaken by a change of its schedule withdraws what it sent",
+        "server/broker/cron.py",
+        "                self.withdraw(after)\n",
+        "                pass\n",
+        (CRON,),
+    ),
+    Mutant(
+        "waiting: what was withdrawn may be sent again by the schedule that goes on",
+        "server/broker/cron.py",
+        "    return max(now_us, old.made_us + 1) if old is not None else now_us\n",
+        "    return old.made_us if old is not None else now_us\n",
+        (CRON,),
+    ),
+)
