@@ -64,6 +64,8 @@ class Handler:
             return 0, self.verbs[verb](payload)
         except BrokerError as error:
             return refused(error)
+        except UnicodeEncodeError:
+            return refused(BrokerError(Kind.INVALID, "half a surrogate pair is no character"))
         except Exception:
             # A bug of ours must cost one request, not the connection of a stranger.
             traceback.print_exc(file=sys.stderr)
