@@ -208,7 +208,19 @@ def command(library: str, durable: bool, batch: int, size: int, seconds: float, 
     return words
 
 
-def measure(args: argparse.Namespace) -> dict[str, Any]:
+def keep(args: argparse.Namespace, rows: list[dict[str, Any]], missing: dict[str, str]) -> None:
+    """Write what was measured so far."""
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True,
+                            cwd=ROOT, check=False).stdout.strip()
+    told = {"when": time.strftime("%Y-%m-%d %H:%M"), "cpus": os.cpu_count(),
+            "kernel": platform.release(), "commit": commit, "seconds": args.seconds,
+            "missing": missing, "rows": rows}
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps(told, indent=0) + "\n")
+
+
+def measure(args: argparse.Namespace) -> dict[str, str]:
+    """Measure all, keeping each figure as it comes; what cannot be measured, and why."""
     rows: dict[tuple[str, bool, str, int], dict[str, Any]] = {}
     missing: dict[str, str] = {}
     names = {"PYTHONPATH": os.fspath(ROOT / "build" / "names")}
@@ -235,9 +247,11 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
                             "rounds": []})
                         row["rounds"].append(
                             {k: round(v, 3) for k, v in json.loads(told[-1]).items()})
+                        keep(args, list(rows.values()), missing)
                         print(f"  {work_name} {size:>5} B  {library:<17}{setting:<27}"
                               f"{row['rounds'][-1]['rate']:>12,.0f} /s", flush=True)
-    return {"missing": missing, "rows": list(rows.values())}
+    keep(args, list(rows.values()), missing)
+    return missing
 
 
 def main() -> int:
@@ -255,17 +269,10 @@ def main() -> int:
         print(json.dumps(work(*json.loads(args.one))), flush=True)
         # Some of the libraries wait for threads of theirs; what was measured is told.
         os._exit(0)
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True,
-                            cwd=ROOT, check=False).stdout.strip()
-    told = {"when": time.strftime("%Y-%m-%d %H:%M"), "cpus": os.cpu_count(),
-            "kernel": platform.release(), "commit": commit, "seconds": args.seconds,
-            **measure(args)}
-    path = args.out or RESULTS / f"{time.strftime('%Y%m%d-%H%M%S')}-embedded.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(told, indent=0) + "\n")
-    for name, why in told["missing"].items():
+    args.out = args.out or RESULTS / f"{time.strftime('%Y%m%d-%H%M%S')}-embedded.json"
+    for name, why in measure(args).items():
         print(f"  {name} is not measured: {why}")
-    print(f"Kept as {path}")
+    print(f"Kept as {args.out}")
     return 0
 
 
