@@ -26,6 +26,7 @@ cdef class CmqRequests(CmqBase):
         cdef cmq_send_t send
         cdef cmq_queue_t* queue
         cdef uint32_t result, closed
+        cdef int outcome
         cdef bint many = request.cmd == CMQ_BATCH_SEND
         result = cmq_read_send(&request.member, &send)
         if result:
@@ -35,7 +36,7 @@ cdef class CmqRequests(CmqBase):
             send.count = 1
             send.bodies_size = send.largest = <uint32_t>send.body.size
         queue = self.cmq.find(&send.name)
-        if queue is NULL:
+        if queue is NULL or (queue.bounded and now_ns() - queue.looked > CMQ_LOOK_NS):
             return RESOLVE
         result = self.send_checked(&send, queue)
         if result:
@@ -47,7 +48,10 @@ cdef class CmqRequests(CmqBase):
             if closed:
                 self.hub.gates.throttled += 1
                 return self.refuse(request, CMQ_THROTTLED)
-        return self.stage(request, &send, queue)
+        outcome = self.stage(request, &send, queue)
+        if outcome == NEXT and queue.bounded:
+            queue.room -= send.count
+        return outcome
 
     cdef uint32_t send_checked(self, const cmq_send_t* send, const cmq_queue_t* queue) noexcept nogil:
         """0, or the module's code of what is wrong with it."""
@@ -60,6 +64,8 @@ cdef class CmqRequests(CmqBase):
             return CMQ_MESSAGE_SIZE
         if send.bodies_size > self.cmq.batch_bytes and send.count > 1:
             return CMQ_BATCH_BYTES
+        if queue.bounded and queue.room < <int64_t>send.count:
+            return CMQ_HEAP
         if send.delay_s > self.cmq.delay_s:
             return CMQ_DELAY
         if send.half > 1:

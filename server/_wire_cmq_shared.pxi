@@ -12,6 +12,7 @@ cdef enum:
     HALVES = 65536              # a power of two
     HALVES_NEAR = 8
     CMQ_ATTRIBUTE_ID = 5
+    CMQ_LOOK_NS = 250000000     # how old the room of a queue may be
 
 cdef uint64_t CMQ_EPOCH_US = 1577836800000000
 
@@ -19,6 +20,9 @@ cdef struct cmq_queue_t:
     uint32_t queue              # 0: a free place
     uint32_t lease_ms, wait_ms, message_bytes, check_ms
     bint transactions
+    bint bounded                # it may have so many unconfirmed messages: room more, as looked at
+    int64_t room
+    uint64_t looked
     uint32_t name_size, half_size
     uint8_t name[CMQ_NAME]
     uint8_t half[CMQ_HALF]      # the attributes of its halves: whom to ask, and how often
@@ -137,8 +141,9 @@ cdef class CmqShared:
         self.ways.clear()
 
     def put(self, version, bytes name, uint32_t queue, uint32_t lease_ms, uint32_t wait_ms, uint32_t message_bytes,
-            bint transactions, uint32_t check_ms, bytes half):
-        """Know a queue as its notes had it at version; half: the packed attributes of its halves, but for the id."""
+            bint transactions, uint32_t check_ms, bytes half, room):
+        """Know a queue as its notes had it at version; half: the packed attributes of its halves, but for the id; room:
+        how many more messages it may have now, None for any number."""
         cdef cmq_text_t text
         cdef cmq_queue_t* place
         text.data, text.size = <const uint8_t*>PyBytes_AS_STRING(name), PyBytes_GET_SIZE(name)
@@ -156,6 +161,9 @@ cdef class CmqShared:
         place.name_size = <uint32_t>text.size
         place.queue, place.lease_ms, place.wait_ms = queue, lease_ms, wait_ms
         place.message_bytes, place.transactions, place.check_ms = message_bytes, transactions, check_ms
+        place.bounded = room is not None
+        place.room = 0 if room is None else room
+        place.looked = now_ns()
         place.half_size = <uint32_t>len(half)
         memcpy(place.half, PyBytes_AS_STRING(half), place.half_size)
         if version != self.version:

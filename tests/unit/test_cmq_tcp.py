@@ -298,6 +298,16 @@ def test_a_subscribed_queue_that_is_made_again_gets_what_is_published_then(
         assert [one[BODY] for one in cmq.take_many("reborn")] == [b"3"]
 
 
+def test_a_full_heap_takes_no_more_until_something_is_deleted(door: Door, cmq: Cmq) -> None:
+    queue = door.queue("heap", heap=3)
+    assert [cmq.put(queue, b"x").result for _ in range(5)] == [0, 0, 0, 10240, 10240]
+    assert cmq.delete(queue, *(one[HANDLE] for one in cmq.take_many(queue, 2))).result == 0
+    while cmq.put(queue, b"y").result:
+        time.sleep(0.02)
+    many = cmq.call(BATCH_SEND, [(1, queue.encode()), (2, b"1"), (2, b"2")])
+    assert many.result == 10240
+
+
 def test_messages_cross_to_the_native_protocol_and_back(door: Door, cmq: Cmq) -> None:
     queue = door.queue("crossing")
     with Wire(door.server.tcp) as native:

@@ -33,7 +33,7 @@ Fields = list[tuple[int, int | bytes]]
 # A result, its text, and the further fields of the reply.
 Answer = tuple[int, str, bytes]
 # What CmqShared.put takes.
-Known = tuple[int, bytes, int, int, int, int, bool, int, bytes]
+Known = tuple[int, bytes, int, int, int, int, bool, int, bytes, int | None]
 # The version of the notes, the queues' numbers, what each message carries, the largest body.
 Way = tuple[int, list[int], bytes, int]
 
@@ -114,10 +114,14 @@ class Handler:
         version = self.broker.store.notes_version()
         queue, _, defaults = self.queues.find(text_of(name))
         back = CheckBack(defaults.check_after_ms, defaults.check_every_ms, defaults.checks)
+        room = None
+        if defaults.messages:
+            stat = queue.stat()
+            room = defaults.messages - stat["ready"] - stat["in_flight"]
         half = Attributes(producer_group=group_of(name), check_back=back.text)
         return (version, name, queue.id, defaults.lease_ms, defaults.wait_ms,
                 min(defaults.message_bytes, LARGEST), defaults.transactions,
-                defaults.check_after_ms, half.pack())
+                defaults.check_after_ms, half.pack(), room)
 
     def join(self, connection: CmqConnection, name: bytes) -> int:
         number = self.queues.find(text_of(name)).queue.id
