@@ -31,11 +31,12 @@ def id_of(queue: int, offset: int, carried: str) -> int:
 class Names:
     """Names for messages that have no place yet: 2^62 and above, never the same one twice.
 
-    Two processes differ by some random bits, and one never tells the same µs again.
+    One process never tells the same µs again; the workers of a server were started one after the
+    other, so the low bits of their numbers differ.
     """
 
     def __init__(self) -> None:
-        self.own = int.from_bytes(os.urandom(2), "little") & (1 << OWN_BITS) - 1
+        self.own = os.getpid() & (1 << OWN_BITS) - 1
         self.last = 0
 
     def next(self, now_us: int) -> int:
