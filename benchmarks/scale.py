@@ -201,7 +201,8 @@ def main() -> int:
     for name in args.plots.split(","):
         print(f"· {name}", flush=True)
         told = {"when": time.strftime("%Y-%m-%d %H:%M"), "cpus": os.cpu_count(),
-                "kernel": platform.release(), "commit": commit, "plots": [PLOTS[name](args)]}
+                "kernel": platform.release(), "commit": commit,
+                "load_average": round(os.getloadavg()[0], 1), "plots": [PLOTS[name](args)]}
         path = RESULTS / f"scale-{name}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(told, indent=0) + "\n")

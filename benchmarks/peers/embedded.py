@@ -214,7 +214,7 @@ def keep(args: argparse.Namespace, rows: list[dict[str, Any]], missing: dict[str
                             cwd=ROOT, check=False).stdout.strip()
     told = {"when": time.strftime("%Y-%m-%d %H:%M"), "cpus": os.cpu_count(),
             "kernel": platform.release(), "commit": commit, "seconds": args.seconds,
-            "missing": missing, "rows": rows}
+            "load_average": round(os.getloadavg()[0], 1), "missing": missing, "rows": rows}
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(told, indent=0) + "\n")
 

@@ -78,6 +78,12 @@ def number(value: float | None, digits: int = 0) -> str:
     return "" if value is None else f"{value:,.{digits}f}"
 
 
+def busy(told: dict[str, Any]) -> str:
+    """How much else ran, where it was kept."""
+    load = told.get("load_average")
+    return f", at a load average of {load:g} on {told['cpus']} CPUs" if load is not None else ""
+
+
 def share(value: float | None) -> str:
     return "" if value is None else f"{value * 100:.0f} %"
 
@@ -141,7 +147,7 @@ def plots(found: list[Row], files: list[dict[str, Any]]) -> Iterable[str]:
                 plot["title"], plot["x"], plot["y"], plot["series"], plot.get("log_x", True)))
             yield f"![{plot['title']}](plots/{plot['name']}.svg)"
             yield ""
-            yield f"{plot['title']}: `{plot['command']}`, {told['when']}."
+            yield f"{plot['title']}: `{plot['command']}`, {told['when']}{busy(told)}."
             yield ""
 
 
@@ -168,7 +174,7 @@ def page() -> str:
     out += [""] if missing else []
     out += ["What each file holds:", ""]
     out += [f"- `{told['name']}`: {told['when']}, {told['cpus']} CPUs, kernel {told['kernel']}, "
-            f"commit {told['commit'][:10]}" for told in files]
+            f"commit {told['commit'][:10]}{busy(told)}" for told in files]
     return "\n".join([*out, "", END])
 
 
