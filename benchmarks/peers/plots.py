@@ -59,7 +59,7 @@ def lines(title: str, x_name: str, y_name: str,
           series: dict[str, Sequence[tuple[float, float]]], log_x: bool = True) -> str:
     """Lines over x; y begins at zero, so that what is flat looks flat."""
     left, top, bottom = 90, TOP, TOP + PLOT_HEIGHT
-    room = WIDTH - left - 170
+    room = WIDTH - left - 250
     points = [point for one in series.values() for point in one]
     low, high = min(x for x, _ in points), max(x for x, _ in points)
     highest = max(y for _, y in points) * 1.05 or 1.0
