@@ -19,7 +19,7 @@ paid: list[tuple[str, int]] = []
 
 def work(client: Client, group: str) -> None:
     """Pay what can be paid; give back the rest, and say why."""
-    queue = client.queue("example-payments", group=group)
+    queue = client.queue("example-invoices", group=group)
     while messages := queue.receive(10, wait=0.3):
         for message in messages:
             if message.key in closed:
@@ -30,9 +30,9 @@ def work(client: Client, group: str) -> None:
 
 
 with Client(ADDRESS) as client:
-    payments = client.queue("example-payments")
-    client.set_order("example-payments", "bank", "key")
-    client.set_retry("example-payments", "bank", attempts=3, dead_letter="example-unpaid",
+    payments = client.queue("example-invoices")
+    client.set_order("example-invoices", "bank", "key")
+    client.set_retry("example-invoices", "bank", attempts=3, dead_letter="example-unpaid",
                      backoff=[0.01, 0.05])
     for amount in range(1, 6):
         payments.send(b"%d" % amount, key="anne")
@@ -43,7 +43,7 @@ with Client(ADDRESS) as client:
     assert paid == [("anne", amount) for amount in range(1, 6)]
 
     letter = unpaid.peek()[0]
-    assert (letter.origin.queue, letter.origin.attempts) == ("example-payments", 3)
+    assert (letter.origin.queue, letter.origin.attempts) == ("example-invoices", 3)
     assert letter.origin.text == "account bob is closed"
 
     closed.clear()

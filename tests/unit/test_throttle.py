@@ -227,7 +227,7 @@ def test_every_door_says_when_to_come_again(server: Server) -> None:
     assert ask(server, "GET", "/v1/quotas/namespace/slow")[0] == 404
     assert ask(server, "PUT", "/v1/quotas/namespace/slow", {"mesages": 1})[0] == 400
     assert ask(server, "PUT", "/v1/quotas/topic/slow", {})[0] == 400
-    assert ask(server, "POST", "/v1/quotas/queue/slow", {})[0] == 400
+    assert ask(server, "POST", "/v1/quotas/queue/slow", {})[0] == 405
 
 
 def test_a_full_queue_takes_messages_again_when_some_are_confirmed(server: Server) -> None:
