@@ -36,17 +36,17 @@ def test_what_nobody_confirmed_in_time_is_moved(tmp_path: Path) -> None:
         queue.group().confirm(first.receipts[:24])
         assert age.sweep(last_us + 9_999_000) == 0
         # 0 is confirmed, 1 leased.
-        assert age.sweep(last_us + 10_001_000) == 4
-        assert age.sweep(last_us + 10_001_000) == 0
+        assert age.sweep(last_us + 10_000_001) == 4
+        assert age.sweep(last_us + 10_000_001) == 0
         dead = store.queue("Dead").group().receive(10, lease_ms=LONG)
         assert [bytes(one) for one in dead] == [b"2", b"3", b"4", b"5"]
         origin = dead.origin(0)
         assert origin is not None and (origin.reason, origin.queue) == ("too old", queue.id)
         assert bodies(store, "Red") == []
         queue.append(b"young")
-        assert age.sweep(last_us + 10_001_000) == 0
+        assert age.sweep(last_us + 10_000_001) == 0
         queue.group().release(first.receipts[24:], delay_ms=0)
-        assert age.sweep(last_us + 10_001_000) == 1 and bodies(store, "Red") == [b"young"]
+        assert age.sweep(last_us + 10_000_001) == 1 and bodies(store, "Red") == [b"young"]
 
 
 def test_a_queue_full_of_leases_is_gone_through_in_steps(tmp_path: Path) -> None:
