@@ -15,9 +15,11 @@ cdef struct release_t:
     uint64_t attempts
 
 
-cdef inline uint64_t message_append(core_t* core, queue_t* queue, const record_t* record) noexcept nogil:
+cdef inline uint64_t message_append(core_t* core, queue_t* queue, const record_t* record,
+                                    const record_t* body) noexcept nogil:
     """Give the message its place in the index.
 
+    body: the record a PLACE leads to, where the caller has judged it already (and holds a pin).
     Returns the bytes of its record, which the caller counts as needed (live_add).
     """
     cdef uint64_t pin
@@ -25,7 +27,7 @@ cdef inline uint64_t message_append(core_t* core, queue_t* queue, const record_t
     cdef entry_t* entry
     if record.type == RECORD_PLACE:
         pin_take(core, &pin)
-        message = message_of(core, record)
+        message = body if body != NULL else message_of(core, record)
     entry = entry_next(core, queue, record, <uint32_t>message_room(message if message != NULL else record))
     entry.tag = attribute_hash(message, ATTRIBUTE_TAG) if message != NULL else 0
     entry.key = attribute_hash(message, ATTRIBUTE_KEY) if message != NULL else 0
@@ -230,7 +232,7 @@ cdef void apply_replay(core_t* core, const record_t* record) noexcept nogil:
     if record.type == RECORD_MESSAGE or record.type == RECORD_PLACE:
         queue = find_queue(core, record.queue)
         if queue != NULL and place_free(core, queue, record.offset):
-            live_add(core, record.position, dedup_append(core, queue, record))
+            live_add(core, record.position, dedup_append(core, queue, record, NULL))
         if record.type == RECORD_PLACE:
             pending_settled(core, (<const uint64_t*>record_body(record))[0], record.position, QUEUED)
             transfer_apply(core, record)

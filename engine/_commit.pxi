@@ -276,27 +276,19 @@ cdef void round_assign(core_t* core, round_t* round) noexcept nogil:
     cdef bint aside, fresh
     cdef operation_t* operation
     cdef record_t* record
+    cdef const record_t* body
     cdef queue_t* queue
+    cdef uint64_t pin
     if now < control.last_us:
         now = control.last_us
     control.last_us = now
+    pin_take(core, &pin)
     for index in range(round.count):
         operation = round.operations + index
         at = operation.position
-        queue = NULL
+        body = NULL
         aside = False
-        if operation.spare and operation.kind in (KIND_APPEND, KIND_PLACE, KIND_PENDING):
-            together_admit(core, round, index, full)
-        if operation.kind == KIND_APPEND or operation.kind == KIND_PLACE or operation.kind == KIND_TRANSFER:
-            if operation.kind != KIND_APPEND:
-                place_admit(core, operation, <record_t*>(round.buffer + at))
-            queue = dedup_admit(core, operation, <record_t*>(round.buffer + at), full, now)
-        elif KIND_PENDING <= operation.kind <= KIND_MOVE or operation.kind == KIND_FIRE:
-            # Judged by the clock as it is: when it steps back, what is delayed waits for it.
-            queue = pending_admit(core, operation, <record_t*>(round.buffer + at), start + at, clock, full, &aside)
-        else:
-            operation_prepare(core, operation, <record_t*>(round.buffer + at), now)
-            live += operation_more(core, round, index, full, now)
+        queue = operation_judge(core, round, index, start + at, now, clock, full, &aside, &body, &live)
         for within in range(max(operation.count, <uint32_t>1)):
             record = <record_t*>(round.buffer + at)
             record.position = start + at
@@ -311,15 +303,36 @@ cdef void round_assign(core_t* core, round_t* round) noexcept nogil:
                 record.type = RECORD_SKIP
             record_seal(record, record.check, control.salt)
             if fresh:
-                live += dedup_append(core, queue, record)
+                live += dedup_append(core, queue, record, body)
             elif aside:
                 live += pending_append(core, record)
             chain = xxh3(&record.check, 8, chain)
             at += record_size(record)
             records += 1
+    pin_give(core)
     if live:
         live_add(core, start, live)
     frame_seal(core, round, records, chain)
+
+
+cdef queue_t* operation_judge(core_t* core, round_t* round, uint32_t index, uint64_t position, uint64_t now,
+                              uint64_t clock, bint full, bint* aside, const record_t** body,
+                              uint64_t* live) noexcept nogil:
+    """The queue in which an operation's records get entries, or NULL; aside, body: as pending_admit has them."""
+    cdef operation_t* operation = round.operations + index
+    cdef record_t* record = <record_t*>(round.buffer + operation.position)
+    if operation.spare and operation.kind in (KIND_APPEND, KIND_PLACE, KIND_PENDING):
+        together_admit(core, round, index, full)
+    if operation.kind == KIND_APPEND or operation.kind == KIND_PLACE or operation.kind == KIND_TRANSFER:
+        if operation.kind != KIND_APPEND:
+            place_admit(core, operation, record)
+        return dedup_admit(core, operation, record, full, now)
+    if KIND_PENDING <= operation.kind <= KIND_MOVE or operation.kind == KIND_FIRE:
+        # Judged by the clock as it is: when it steps back, what is delayed waits for it.
+        return pending_admit(core, operation, record, position, clock, full, aside, body)
+    operation_prepare(core, operation, record, now)
+    live[0] += operation_more(core, round, index, full, now)
+    return NULL
 
 
 cdef void frame_seal(core_t* core, round_t* round, uint32_t records, uint64_t chain) noexcept nogil:

@@ -24,6 +24,7 @@ cdef extern from "os.h" nogil:
     int mutex_lock(pthread_mutex_t*)
     int mutex_try(pthread_mutex_t*)
     uint64_t clock_us()
+    uint64_t clock_tick_us()
     void guard_install()
     int guarded(int (*call)(void*) noexcept nogil, void* with_)
     uint64_t monotonic_us()
@@ -290,6 +291,7 @@ cdef struct core_t:
     uint32_t held[SYNCS + 1]    # for tests: who comes to that place waits
     int trace_fd                # for tests: every pwrite and fdatasync of the log, -1 none
     void* wheel                 # the timekeeper's, NULL in other processes
+    uint64_t recent[2]          # behind what was found last in each table of what is pending
 
 cdef uint64_t BYTE = 0xFFFFFFFF     # of a position: the byte in its segment
 cdef uint64_t NEVER = 0xFFFFFFFFFFFFFFFF

@@ -44,6 +44,7 @@ include "_settings.pxi"   # filter, order, retries of a group
 include "_notes.pxi"        # the broker's objects: name -> bytes
 include "_passing.pxi"     # over what it does not want
 include "_pending.pxi"      # delayed messages and halves
+include "_pending_find.pxi" # which of them has an id
 include "_producers.pxi"    # which sequence numbers were stored
 include "_apply.pxi"        # what a record does to the state
 include "_admit.pxi"        # who is let into a round

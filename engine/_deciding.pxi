@@ -12,11 +12,11 @@ cdef int event_stage(core_t* core, lane_t* lane, uint64_t cookie, int event, uin
     """
     cdef pending_t* entry
     cdef const record_t* record = NULL
-    cdef uint64_t pin, body = 0, due = 0
+    cdef uint64_t pin, body = 0, due = 0, hint = 0
     cdef int kind = KIND_MOVE
     cdef bint staged = False
     pin_take(core, &pin)
-    entry = pending_find(core, id)
+    entry = pending_follow(core, id, &hint)
     if entry != NULL:
         body = pending_body(core, entry, &record)
     if body:
@@ -28,7 +28,7 @@ cdef int event_stage(core_t* core, lane_t* lane, uint64_t cookie, int event, uin
         kind = KIND_CANCEL
     elif event == EVENT_COMMIT:
         argument = due
-        if due <= store_clock(core):
+        if due == 0 or due <= store_clock(core):
             kind = KIND_FIRE
     pthread_mutex_lock(&lane.lock)
     while wait and lane.filling.size + 256 > lane.limit:
@@ -38,7 +38,7 @@ cdef int event_stage(core_t* core, lane_t* lane, uint64_t cookie, int event, uin
     if lane.filling.size + 256 <= lane.limit:
         into[0] = lane.filling
         place[0] = lane.filling.count
-        staged = verdict_stage(core, lane.filling, cookie, kind, event, body, argument, 1)
+        staged = verdict_stage(core, lane.filling, cookie, kind, event, body, hint, argument, 1)
         if staged:
             lane.filling.operations[place[0]].spare = attempts
             lane.filling.claims += wait

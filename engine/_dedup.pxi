@@ -199,9 +199,9 @@ cdef queue_t* dedup_admit(core_t* core, operation_t* operation, const record_t* 
     return operation_admit(core, operation, full, 0)
 
 
-cdef uint64_t dedup_append(core_t* core, queue_t* queue, const record_t* record) noexcept nogil:
+cdef uint64_t dedup_append(core_t* core, queue_t* queue, const record_t* record, const record_t* body) noexcept nogil:
     """As message_append; the id of a message that was sent here is remembered."""
-    cdef uint64_t live = message_append(core, queue, record)
+    cdef uint64_t live = message_append(core, queue, record, body)
     if record.type == RECORD_MESSAGE:
         dedup_note(core, queue, record)
     return live

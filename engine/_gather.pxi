@@ -135,6 +135,7 @@ cdef uint64_t record_counted(core_t* core, const record_t* record, bint* keep) n
     cdef const pending_t* entry = NULL
     cdef const group_t* group
     cdef uint64_t held = 0
+    cdef uint64_t hint
     cdef uint32_t at
     keep[0] = False
     if record.type == RECORD_FANOUT:
@@ -148,10 +149,8 @@ cdef uint64_t record_counted(core_t* core, const record_t* record, bint* keep) n
     elif record.type == RECORD_PENDING:
         entry = pending_find(core, record.position)
         keep[0] = entry != NULL and entry.verdict == OPEN
-    elif record.type == RECORD_MOVE and pending_table(core, 0) != NULL:
-        entry = pending_search(core, pending_table(core, 0), record.position)
-        if entry == NULL:
-            entry = pending_search(core, pending_table(core, 1), record.position)
+    elif record.type == RECORD_MOVE:
+        entry = pending_search(core, record.position, &hint)
         keep[0] = entry != NULL and entry.verdict == OPEN
     elif record.type == RECORD_SEEK and record.body_size >= 8:
         group = find_group(core, (<const uint32_t*>record_body(record))[0])

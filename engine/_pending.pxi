@@ -44,7 +44,6 @@ cdef uint8_t[54] PENDING_RULES = [
 cdef enum:
     VERDICTS_KEPT = 1 << 20     # decided entries that are remembered at least
     MOVES = 1000                # of one message
-    GUESSES = 8                 # before a search bisects
     CHECK_UNIT_US = 100000      # of the first check in a PENDING record's spare
     CHECK_UNITS = 0xFFFFFF
 
@@ -105,76 +104,6 @@ cdef inline pending_t* pending_entry(core_t* core, queue_t* table, uint64_t numb
     return <pending_t*>index_leaf(core, table, number) + number % LEAF
 
 
-cdef inline double straight(core_t* core, uint64_t position) noexcept nogil:
-    """A position on one line: segments one behind the other, without the room between their numbers."""
-    return <double>(position >> 32) * core.segment_size + <double>(position & BYTE)
-
-
-cdef pending_t* pending_search(core_t* core, queue_t* table, uint64_t position) noexcept nogil:
-    """The entry of the record at exactly this position, or NULL.
-
-    Entries lie about as far apart as their records, so the place is guessed; bisection where guessing does not help.
-    """
-    cdef uint64_t low = load64(&table.first)
-    cdef uint64_t high = load64(&table.next)
-    cdef uint64_t middle, start, end
-    cdef double at = straight(core, position)
-    cdef double bottom = 0.0
-    cdef double top = straight(core, load64(&core.control.written)) + core.segment_size
-    cdef int guesses = 0
-    cdef pending_t* leaf
-    if low < high:
-        bottom = straight(core, pending_entry(core, table, low).position)
-    while low < high:
-        middle = low + (high - low) // 2
-        guesses += 1
-        if guesses <= GUESSES and bottom <= at <= top and bottom < top:
-            middle = low + min(<uint64_t>((at - bottom) / (top - bottom) * <double>(high - low)), high - low - 1)
-        start = max(low, middle // LEAF * LEAF)
-        end = min(high, (middle // LEAF + 1) * LEAF)
-        leaf = <pending_t*>index_leaf(core, table, middle)
-        if position < leaf[start % LEAF].position:
-            top = straight(core, leaf[start % LEAF].position)
-            high = start
-        elif position > leaf[(end - 1) % LEAF].position:
-            bottom = straight(core, leaf[(end - 1) % LEAF].position)
-            low = end
-        else:
-            return leaf_search(leaf, start, end, position)
-    return NULL
-
-
-cdef pending_t* leaf_search(pending_t* leaf, uint64_t low, uint64_t high, uint64_t position) noexcept nogil:
-    """The same within [low, high) of one leaf."""
-    cdef uint64_t middle
-    while low < high:
-        middle = low + (high - low) // 2
-        if leaf[middle % LEAF].position == position:
-            return leaf + middle % LEAF
-        if leaf[middle % LEAF].position < position:
-            low = middle + 1
-        else:
-            high = middle
-    return NULL
-
-
-cdef pending_t* pending_find(core_t* core, uint64_t id) noexcept nogil:
-    """The entry that stands for an id now, decided or not; NULL if it is unknown or forgotten."""
-    cdef queue_t* table = pending_table(core, 0)
-    cdef pending_t* entry = NULL
-    cdef uint32_t hops
-    if table == NULL or id == 0:
-        return NULL
-    for hops in range(MOVES + 257):
-        entry = pending_search(core, pending_table(core, 0), id)
-        if entry == NULL:
-            entry = pending_search(core, pending_table(core, 1), id)
-        if entry == NULL or entry.verdict & 7 != MOVED:
-            return entry
-        id = entry.verdict & ~<uint64_t>7
-    return NULL
-
-
 cdef uint64_t pending_body(core_t* core, const pending_t* entry, const record_t** record) noexcept nogil:
     """The position of the PENDING record with an entry's message, and the record; 0 if it is damaged."""
     cdef uint64_t at = entry.position
@@ -229,10 +158,13 @@ cdef void pending_forget(core_t* core, queue_t* table) noexcept nogil:
         store64(&table.first, table.first + 1)
 
 
-cdef void pending_decide(core_t* core, pending_t* entry, uint64_t id, uint64_t position, int verdict) noexcept nogil:
-    """Mark an entry with the record that decides it, and give up the records that nothing leads to any more."""
+cdef void pending_decide(core_t* core, pending_t* entry, uint64_t id, uint64_t position, int verdict,
+                         const record_t* body) noexcept nogil:
+    """Mark an entry with the record that decides it, and give up the records that nothing leads to any more.
+
+    body: the record with the message, where the caller has judged it already.
+    """
     cdef queue_t* table = pending_table(core, pending_kind(entry) == HALF)
-    cdef const record_t* record
     cdef uint64_t pin
     entry.verdict = position | <uint64_t>verdict
     table.bytes -= 1
@@ -240,9 +172,10 @@ cdef void pending_decide(core_t* core, pending_t* entry, uint64_t id, uint64_t p
         live_take(core, entry.position, sizeof(record_t) + 8)
     if verdict != MOVED:
         pin_take(core, &pin)
-        record = record_at(core, id)
-        if record != NULL:
-            live_take(core, id, record_size(record))
+        if body == NULL:
+            body = record_at(core, id)
+        if body != NULL:
+            live_take(core, id, record_size(body))
         pin_give(core)
 
 
@@ -253,7 +186,7 @@ cdef void pending_settled(core_t* core, uint64_t id, uint64_t position, int verd
         return
     entry = pending_find(core, id)
     if entry != NULL and entry.verdict == OPEN:
-        pending_decide(core, entry, id, position, verdict)
+        pending_decide(core, entry, id, position, verdict, NULL)
 
 
 cdef void pending_replay(core_t* core, const record_t* record) noexcept nogil:
@@ -321,14 +254,16 @@ cdef uint64_t placed_offset(core_t* core, const pending_t* entry, const record_t
 
 
 cdef queue_t* pending_admit(core_t* core, operation_t* operation, record_t* record, uint64_t position, uint64_t now,
-                            bint full, bint* aside) noexcept nogil:
+                            bint full, bint* aside, const record_t** body) noexcept nogil:
     """Judge a PENDING, CANCEL, MOVE or a PLACE of what is pending, and decide at once what it decides.
 
-    The queue in which a PLACE goes, else NULL; aside: the records get entries here. A refusal is in the operation.
+    The queue in which a PLACE goes, else NULL; body: the record it leads to, valid while the caller's pin is held.
+    aside: the records get entries here. A refusal is in the operation.
     """
     cdef queue_t* queue
     cdef pending_t* entry
     cdef int event = <int>operation.producer
+    cdef uint64_t hint = operation.sequence
     cdef uint64_t id
     cdef uint8_t answer
     if operation.kind == KIND_PENDING:
@@ -338,9 +273,9 @@ cdef queue_t* pending_admit(core_t* core, operation_t* operation, record_t* reco
         aside[0] = queue != NULL and operation.verdict == DONE
         return NULL
     operation.verdict = DONE
-    operation.producer = 0
+    operation.producer = operation.sequence = 0
     id = (<const uint64_t*>record_body(record))[0]
-    entry = pending_find(core, id)
+    entry = pending_hinted(core, id, hint)
     if entry == NULL:
         operation.verdict = UNKNOWN
     else:
@@ -362,17 +297,18 @@ cdef queue_t* pending_admit(core_t* core, operation_t* operation, record_t* reco
     if operation.kind == KIND_CANCEL:
         record.queue = entry.queue
         record.offset = operation.offset
-        pending_decide(core, entry, id, position, DROPPED)
+        pending_decide(core, entry, id, position, DROPPED, NULL)
     elif operation.kind == KIND_MOVE:
         aside[0] = pending_move(core, operation, record, entry, event, position, full)
         if aside[0]:
-            pending_decide(core, entry, id, position, MOVED)
+            pending_decide(core, entry, id, position, MOVED, NULL)
             if event == EVENT_COMMIT:
                 operation.spare, operation.offset = 1, id
     else:
         queue = operation_admit(core, operation, full, 0)
         if queue != NULL:
-            pending_decide(core, entry, id, position, QUEUED)
+            body[0] = record_at(core, id)
+            pending_decide(core, entry, id, position, QUEUED, body[0])
         return queue
     return NULL
 

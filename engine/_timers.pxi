@@ -251,14 +251,14 @@ cdef void fire_stage(core_t* core, wheel_t* wheel, queue_t* table) noexcept nogi
         if id == 0:
             # Damaged: counted, and kept in the table for who repairs it.
             add64(&core.control.corrupt, 1)
-        elif not verdict_stage(core, round, timer.number, KIND_FIRE, EVENT_FIRE, id, 0, 1):
+        elif not verdict_stage(core, round, timer.number, KIND_FIRE, EVENT_FIRE, id, timer.number * 2 + 1, 0, 1):
             wheel.ready_at -= 1
             break
     pin_give(core)
 
 
 cdef bint verdict_stage(core_t* core, round_t* round, uint64_t cookie, int kind, int event, uint64_t id,
-                        uint64_t argument, uint8_t durability) noexcept nogil:
+                        uint64_t hint, uint64_t argument, uint8_t durability) noexcept nogil:
     """Stage what decides a pending message: argument is the new time of a MOVE, the reason of a CANCEL."""
     cdef int type = RECORD_PLACE
     cdef uint64_t position = round.size
@@ -275,6 +275,7 @@ cdef bint verdict_stage(core_t* core, round_t* round, uint64_t cookie, int kind,
     operation = operation_stage(round, cookie, kind, 0, kind != KIND_CANCEL, durability, position)
     operation.offset = argument
     operation.producer = event
+    operation.sequence = hint
     return True
 
 
@@ -326,7 +327,7 @@ cdef void queue_gone(core_t* core, round_t* round) noexcept nogil:
     for at in range(count):
         if round.operations[at].verdict == NOT_FOUND:
             id = (<const uint64_t*>record_body(<const record_t*>(round.buffer + round.operations[at].position)))[0]
-            verdict_stage(core, drop, 0, KIND_CANCEL, EVENT_CANCEL, id, REASON_QUEUE, 0)
+            verdict_stage(core, drop, 0, KIND_CANCEL, EVENT_CANCEL, id, 0, REASON_QUEUE, 0)
     round_store(core, drop)
     round_free(drop)
 

@@ -24,6 +24,7 @@ cdef class NativeEndpoint(LaterBase):
         cdef size_t walked
         cdef int outcome
         cdef const uint8_t* frame
+        self.arrived_us = 0
         while not self.held and not self.closing:
             with nogil:
                 outcome = self.walk(data + position, size - position, &walked)

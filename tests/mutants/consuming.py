@@ -68,8 +68,8 @@ CONSUMING = (
     Mutant(
         "ids are known after a crash",
         "engine/_apply.pxi",
-        "dedup_append(core, queue, record)",
-        "message_append(core, queue, record)",
+        "dedup_append(core, queue, record, NULL)",
+        "message_append(core, queue, record, NULL)",
         (DEDUP,),
     ),
     Mutant(

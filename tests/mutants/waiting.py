@@ -31,6 +31,13 @@ WAITING = (
         (LATER,),
     ),
     Mutant(
+        "waiting: where a message was seen without the lock is believed only while it stands there",
+        "engine/_pending_find.pxi",
+        "            if entry.position == id and entry.verdict & 7 != MOVED:\n",
+        "            if entry.position == id:\n",
+        (LATER,),
+    ),
+    Mutant(
         "waiting: what waited when it was sent is known as such when it is sent again",
         "engine/_admit.pxi",
         "        operation.kind = KIND_PENDING if waits else KIND_APPEND\n",

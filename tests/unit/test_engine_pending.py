@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -192,6 +193,9 @@ def test_every_id_is_found_however_far_apart_the_records_are(store: Store) -> No
     for id in [*ids[::97], *ids[:3], *ids[-3:]]:
         assert store.pending.get(id).id == id
         assert store.pending.get(id + 8) is None or id + 8 in ids
+    # Each search begins where the last one ended: near by, far away, on either side.
+    for id in random.Random(7).sample(ids, 500) + ids[-500:][::-1]:
+        assert store.pending.get(id).id == id
     assert store.pending.get(ids[0] - 8) is None and store.pending.get(ids[-1] + (1 << 40)) is None
 
 

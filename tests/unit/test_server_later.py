@@ -160,6 +160,19 @@ def test_both_verdicts_at_once_and_twice_in_one_round(wire: Wire, queue: int) ->
         (0, 1, 0, 0), (0, 1, 1, 0), (0, 1, 1, 0)]
 
 
+def test_a_half_with_a_time_that_is_committed_twice_in_one_round_waits_once(
+    wire: Wire, queue: int
+) -> None:
+    id = sent(wire.call(SEND, send(queue, b"x", HALF | DELAY, time_us=HOUR)))[0]
+    tags = [wire.tag + 1, wire.tag + 2]
+    wire.socket.sendall(b"".join(frame(COMMIT, tag, struct.pack("<Q", id)) for tag in tags))
+    wire.tag += 2
+    told = {tag: (status, data) for _, status, tag, data in (wire.reply() for _ in tags)}
+    assert [sent(told[tag]) for tag in tags] == [(id, 1, 0, 1), (id, 1, 1, 1)]
+    assert [one["id"] for one in admin(wire, "pending.list", state="committed")["messages"]
+            ].count(text_id(queue, id)) == 1
+
+
 def test_a_half_with_a_time_waits_for_both(wire: Wire, queue: int) -> None:
     id = sent(wire.call(SEND, send(queue, b"x", HALF | DELAY, time_us=HOUR)))[0]
     assert sent(wire.call(COMMIT, struct.pack("<Q", id))) == (id, 1, 0, 1)
