@@ -22,14 +22,19 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
+sys.path.insert(0, os.fspath(HERE))
 sys.path.insert(0, os.fspath(HERE.parent))
 sys.path.insert(0, os.fspath(HERE.parent / "build" / "names"))
 
 import numpy as np  # noqa: E402
+import slow_disk  # noqa: E402
+from sidebyside import network  # noqa: E402
+from sidebyside import servers as peers  # noqa: E402
 
 from benchmarks.serving import Serving  # noqa: E402
 from penstock.engine import Store  # noqa: E402
@@ -48,18 +53,31 @@ def bench(server: Serving, args: argparse.Namespace, *words: object) -> dict[str
 
 
 def connections(args: argparse.Namespace) -> dict[str, Any]:
-    rate: Series = {"one in flight on each": []}
+    """Ours, and Redis where it is installed, each with its own load generator, in turns."""
+    rate: Series = {"penstock": []}
     server = Serving()
-    try:
+    with tempfile.TemporaryDirectory(dir=args.data) as folder, ExitStack() as stack:
+        stack.callback(server.close)
+        port = 0
+        try:
+            _, port = peers.redis(stack, Path(folder, "redis"), "always")
+            rate["Redis XADD, appendfsync always"] = []
+        except peers.MissingError as missing:
+            print(f"  without Redis: {missing}", flush=True)
         for count in (10, 100, 1000, 10_000):
             told = bench(server, args, "--connections", count)
-            rate["one in flight on each"].append((count, told["rate"]))
+            rate["penstock"].append((count, told["rate"]))
             print(f"  {count:>6} connections {told['rate']:>12,.0f} /s  p99 "
                   f"{told['p99_us']:,.0f} µs  errors {told['errors']:.0f}", flush=True)
-    finally:
-        server.close()
-    return plot("connections", "Durable sends against connections", "connections",
-                "messages/s, one worker", rate)
+            if port:
+                measure = network.redis_benchmark(port, count, 1, 1,
+                                                  ("XADD", "s", "*", "m", "x" * BODY))
+                found = statistics.median(measure(args.seconds)["rate"]
+                                          for _ in range(args.rounds))
+                rate["Redis XADD, appendfsync always"].append((count, found))
+                print(f"  {count:>6} connections of Redis {found:>12,.0f} /s", flush=True)
+    return plot("connections", "Durable sends against connections, one in flight on each",
+                "connections", "messages/s", rate)
 
 
 def workers(args: argparse.Namespace) -> dict[str, Any]:
@@ -93,7 +111,7 @@ def load(args: argparse.Namespace) -> dict[str, Any]:
     finally:
         server.close()
     return plot("load", "Latency of durable sends against the offered load (open loop)",
-                "messages due a second", "ms from when a message was due", latency)
+                "messages due a second", "ms from when a message was due", latency, log_y=True)
 
 
 def queues(args: argparse.Namespace) -> dict[str, Any]:
@@ -138,49 +156,108 @@ def micros(args: argparse.Namespace, work: Callable[[], object]) -> float:
 
 
 def retained(args: argparse.Namespace) -> dict[str, Any]:
-    """One queue, ever fuller; bodies of 16 bytes, so that 1e8 of them fit on a disk."""
-    cost: Series = {"append of 1000, in the kernel": [], "receive + confirm of 100": [],
+    """One queue, ever fuller; bodies of 16 bytes, so that 1e8 of them fit on a disk.
+
+    An append is timed over the last tenth of the way to a size, because it makes the queue grow.
+    """
+    cost: Series = {"append, in batches": [], "receive + confirm of 100": [],
                     "read of 1000 from the middle": []}
-    bodies = np.zeros(16 * 1000, np.uint8)
-    sizes = np.full(1000, 16, np.uint32)
     with tempfile.TemporaryDirectory(dir=args.data) as folder:
-        with Store.open(f"{folder}/store") as store:
+        with Store.open(f"{folder}/store", durability="kernel",
+                        segment_size=256 << 20) as store:
             queue = store.queue("bench")
             group = queue.group()
             count = 0
-            for wanted in args.retained:
-                while count < wanted:
-                    queue.append_packed(bodies, sizes, durability="kernel")
-                    count += 1000
+            for wanted in map(int, args.retained):
+                count, append = grow(store, queue, count, wanted)
                 store._flush()
 
                 def take() -> None:
                     found = group.receive(100)
-                    if not len(found):
+                    if len(found):
+                        group.confirm(found.receipts)
+                    else:
                         group.seek(offset=0)
-                    group.confirm(found.receipts)
 
-                middle = count // 2
-                works: list[Callable[[], object]] = [
-                    lambda: queue.append_packed(bodies, sizes, durability="kernel"), take,
-                    lambda: queue.read(offset=middle, max_messages=1000).tolist()]
-                for (name, found), work, size in zip(cost.items(), works, (1000, 100, 1000),
-                                                     strict=True):
-                    found.append((wanted, micros(args, work) / size))
-                count = int(queue.stat()["next"])
-                print(f"  {wanted:>13,.0f} retained " + "  ".join(
-                    f"{found[-1][1]:.3f}" for found in cost.values()) + " µs", flush=True)
+                middle = max(0, count // 2 - 1000)
+                figures = [append, micros(args, take) / 100, micros(
+                    args, lambda: queue.read(offset=middle, max_messages=1000).tolist())
+                    / min(1000, count - middle)]
+                for found, figure in zip(cost.values(), figures, strict=True):
+                    found.append((wanted, figure))
+                print(f"  {wanted:>13,} retained " + "  ".join(
+                    f"{figure:.3f}" for figure in figures) + " µs", flush=True)
     return plot("retained", "A message's cost against what the queue retains", "messages retained",
-                "µs a message, embedded", cost)
+                "µs a message, embedded, in the kernel", cost)
+
+
+def grow(store: Any, queue: Any, count: int, wanted: int) -> tuple[int, float]:
+    """Fill a queue up to so many; how many it has, and what the last of them cost each, in µs."""
+    taken = []
+    batch = min(10_000, max(1, (wanted - count) // 10))
+    packed, sizes = b"sixteen bytes ok" * batch, np.full(batch, 16, np.uint32)
+    while count < wanted:
+        store._prepare(2)
+        began = time.perf_counter()
+        queue.append_packed(packed, sizes)
+        taken.append(time.perf_counter() - began)
+        count += batch
+    return count, statistics.median(taken[-max(1, len(taken) // 10):]) / batch * 1e6
+
+
+def backlog(args: argparse.Namespace) -> dict[str, Any]:
+    """What a server sends and receives with ever more in one queue that nobody has received."""
+    rate: Series = {"send": [], "receive + confirm": []}
+    server = Serving()
+    held = 0
+    try:
+        for wanted in (100_000, 1_000_000, 10_000_000):
+            if wanted > held:
+                held += int(server.bench(
+                    "send", "--tcp", server.tcp, "--connections", 2, "--in-flight", 4, "--batch",
+                    1000, "--durability", "kernel", "--count", wanted - held)["acknowledged"])
+            for name, verb in (("send", "send"), ("receive + confirm", "receive")):
+                found = []
+                for _ in range(args.rounds):
+                    told = server.bench(verb, "--tcp", server.tcp, "--connections", 64,
+                                        "--seconds", min(args.seconds, 1.0))
+                    held += int(told["messages"]) * (1 if verb == "send" else -1)
+                    found.append(told["rate"])
+                rate[name].append((wanted, statistics.median(found)))
+            print(f"  {wanted:>11,} wait  " + "  ".join(
+                f"{name} {found[-1][1]:,.0f} /s" for name, found in rate.items()), flush=True)
+    finally:
+        server.close()
+    return plot("backlog", "Durable work against the backlog, 64 connections, one in flight",
+                "messages that wait to be received", "messages/s, one worker", rate)
+
+
+def disk(args: argparse.Namespace) -> dict[str, Any]:
+    """Rates with each sync so much longer."""
+    rate: Series = {"64 connections x 1": [], "8 connections x 64": []}
+    for delay in (0.0, 0.25, 1.0, 2.0, 5.0):
+        server = Serving(before=slow_disk.words(delay))
+        try:
+            for (name, found), words in zip(
+                    rate.items(), ((64, 1), (8, 64)), strict=True):
+                told = bench(server, args, "--connections", words[0], "--in-flight", words[1])
+                found.append((delay, told["rate"]))
+                print(f"  {delay:g} ms longer, {name} {told['rate']:>12,.0f} /s  p50 "
+                      f"{told['p50_us']:,.0f} p99 {told['p99_us']:,.0f} µs", flush=True)
+        finally:
+            server.close()
+    return plot("disk", "Durable sends against what is added to each sync", "ms added",
+                "messages/s, one worker", rate, log_x=False, log_y=True)
 
 
 def plot(name: str, title: str, x: str, y: str, series: Series,
-         log_x: bool = True) -> dict[str, Any]:
-    return {"name": name, "title": title, "x": x, "y": y, "log_x": log_x, "series": series,
-            "command": f"python benchmarks/scale.py --plots {name}"}
+         log_x: bool = True, log_y: bool = False) -> dict[str, Any]:
+    return {"name": name, "title": title, "x": x, "y": y, "log_x": log_x, "log_y": log_y,
+            "series": series, "command": f"python benchmarks/scale.py --plots {name}"}
 
 
-PLOTS = {work.__name__: work for work in (connections, workers, load, queues, retained)}
+PLOTS = {work.__name__: work for work in (connections, workers, load, queues, retained, backlog,
+                                          disk)}
 
 
 def main() -> int:

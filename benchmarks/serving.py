@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,10 @@ COMMAND = "import sys; from penstock.server.cli import main; sys.exit(main())"
 class Serving:
     """Starts the server that the suite's own Python has installed, not one of the work tree."""
 
-    def __init__(self, *words: str) -> None:
+    def __init__(self, *words: str, before: Sequence[str] = ()) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="penstock-asv-"))
         self.process = subprocess.Popen(
-            [sys.executable, "-c", COMMAND, "serve", "--data", str(self.folder / "data"),
+            [*before, sys.executable, "-c", COMMAND, "serve", "--data", str(self.folder / "data"),
              "--tcp", "127.0.0.1:0", "--http", "127.0.0.1:0", *words],
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         assert self.process.stdout is not None

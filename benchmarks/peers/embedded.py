@@ -21,6 +21,7 @@ from typing import Any
 
 sys.path.insert(0, os.fspath(Path(__file__).resolve().parents[1]))
 
+import slow_disk  # noqa: E402
 from peers.install import CLASSES, JARS, ROOT  # noqa: E402
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -201,11 +202,7 @@ def command(library: str, durable: bool, batch: int, size: int, seconds: float, 
     else:
         words = [sys.executable, __file__, "--one", json.dumps(
             [library, durable, batch, size, seconds, folder])]
-    if delay_ms:
-        calls = "fdatasync,fsync,msync"
-        words = ["strace", "-f", "-qq", "--seccomp-bpf", "-o", "/dev/null", "-e", f"trace={calls}",
-                 "-e", f"inject={calls}:delay_exit={int(delay_ms * 1000)}", *words]
-    return words
+    return [*slow_disk.words(delay_ms), *words]
 
 
 def keep(args: argparse.Namespace, rows: list[dict[str, Any]], missing: dict[str, str]) -> None:

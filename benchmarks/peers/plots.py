@@ -42,7 +42,7 @@ def bars(title: str, unit: str, values: Sequence[tuple[str, float, bool, bool]])
         x = LEFT + across(decade)
         parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{TOP - 4}" y2="{height - 20}" '
                      f'stroke="{GRID}"/>')
-        parts.append(_text(x, height - 6, f"{decade:,.0f}", "middle", 10))
+        parts.append(_text(x, height - 6, f"{decade:,.6g}", "middle", 10))
         decade *= 10
     for at, (name, value, durable, ours) in enumerate(values):
         y = TOP + ROW * at
@@ -51,18 +51,21 @@ def bars(title: str, unit: str, values: Sequence[tuple[str, float, bool, bool]])
         parts.append(_text(LEFT - 8, y + 14, name, "end"))
         parts.append(f'<rect x="{LEFT}" y="{y + 2}" width="{max(across(value), 1):.1f}" '
                      f'height="{ROW - 6}" fill="{colour}"{light}/>')
-        parts.append(_text(LEFT + across(value) + 6, y + 14, f"{value:,.0f}"))
+        parts.append(_text(LEFT + across(value) + 6, y + 14,
+                           f"{value:,.0f}" if value >= 100 else f"{value:,.3g}"))
     return _svg(height, parts)
 
 
 def lines(title: str, x_name: str, y_name: str,
-          series: dict[str, Sequence[tuple[float, float]]], log_x: bool = True) -> str:
-    """Lines over x; y begins at zero, so that what is flat looks flat."""
+          series: dict[str, Sequence[tuple[float, float]]], log_x: bool = True,
+          log_y: bool = False) -> str:
+    """Lines over x; y begins at zero, so that what is flat looks flat, unless it is a log scale."""
     left, top, bottom = 90, TOP, TOP + PLOT_HEIGHT
     room = WIDTH - left - 250
     points = [point for one in series.values() for point in one]
     low, high = min(x for x, _ in points), max(x for x, _ in points)
     highest = max(y for _, y in points) * 1.05 or 1.0
+    lowest = 10 ** math.floor(math.log10(max(min(y for _, y in points), 1e-9))) if log_y else 0.0
 
     def scale(value: float) -> float:
         return math.log10(max(value, 0.5)) if log_x else value
@@ -72,19 +75,26 @@ def lines(title: str, x_name: str, y_name: str,
         return left + room * (scale(value) - scale(low)) / span
 
     def up(value: float) -> float:
-        return bottom - PLOT_HEIGHT * value / highest
+        share = math.log(max(value, lowest) / lowest) / math.log(highest / lowest) if log_y \
+            else value / highest
+        return bottom - PLOT_HEIGHT * share
 
-    parts = [_text(12, 22, title, size=15), _text(12, 42, y_name, size=11),
+    steps = _decades(lowest, highest) if log_y else [highest * step / 5 for step in range(6)]
+    parts = [_text(12, 22, title, size=15),
+             _text(12, 42, y_name + (", log scale" if log_y else ""), size=11),
              _text(left + room / 2, bottom + 40, x_name, "middle")]
-    for step in range(6):
-        value = highest * step / 5
+    for value in steps:
         parts.append(f'<line x1="{left}" x2="{left + room}" y1="{up(value):.1f}" '
                      f'y2="{up(value):.1f}" stroke="{GRID}"/>')
-        parts.append(_text(left - 6, up(value) + 4, f"{value:,.3g}" if highest < 10 else
+        parts.append(_text(left - 6, up(value) + 4, f"{value:,.3g}" if highest < 10 or log_y else
                            f"{value:,.0f}", "end", 10))
+    taken = -math.inf
     for x in sorted({x for x, _ in points}):
-        parts.append(_text(across(x), bottom + 18, f"{x:,.0f}" if x < 1e5 else f"{x:.0e}",
-                           "middle", 10))
+        # Where two would overlap, the point stands without its number.
+        if across(x) - taken > 36:
+            taken = across(x)
+            parts.append(_text(taken, bottom + 18, f"{x:,.0f}" if x < 1e5 and x == int(x) else
+                               f"{x:.3g}", "middle", 10))
     for at, (name, one) in enumerate(series.items()):
         colour = COLOURS[at % len(COLOURS)]
         path = " ".join(f"{across(x):.1f},{up(y):.1f}" for x, y in sorted(one))
@@ -95,3 +105,10 @@ def lines(title: str, x_name: str, y_name: str,
         parts.append(f'<rect x="{left + room + 2}" y="{top + 7 + 18 * at}" width="9" height="9" '
                      f'fill="{colour}"/>')
     return _svg(bottom + 56, parts)
+
+
+def _decades(lowest: float, highest: float) -> list[float]:
+    found = [lowest]
+    while found[-1] * 10 <= highest:
+        found.append(found[-1] * 10)
+    return found

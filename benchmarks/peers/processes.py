@@ -11,9 +11,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import slow_disk
+
 TICKS = os.sysconf("SC_CLK_TCK")
 START_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 20.0
+TURN_S = 0.05
 
 
 class MissingError(Exception):
@@ -35,10 +38,10 @@ def start(stack: ExitStack, folder: Path, words: list[str], port: int, delay_ms:
 
     With delay_ms every sync of the group takes so much longer: a slower disk.
     """
-    if delay_ms:
-        calls = "fdatasync,fsync,msync,sync_file_range"
-        words = ["strace", "-f", "-qq", "--seccomp-bpf", "-o", "/dev/null", "-e", f"trace={calls}",
-                 "-e", f"inject={calls}:delay_exit={int(delay_ms * 1000)}", *words]
+    try:
+        words = [*slow_disk.words(delay_ms), *words]
+    except slow_disk.NoSlowDiskError as missing:
+        raise MissingError(str(missing)) from None
     log = stack.enter_context(open(folder / "log", "ab"))
     try:
         process = subprocess.Popen(words, cwd=folder, stdout=log, stderr=log,
@@ -46,13 +49,15 @@ def start(stack: ExitStack, folder: Path, words: list[str], port: int, delay_ms:
     except FileNotFoundError:
         raise MissingError(f"{words[0]} is not installed") from None
     stack.callback(stop, process)
-    limit = time.monotonic() + START_TIMEOUT_S
-    while time.monotonic() < limit and process.poll() is None:
+    # Turns are counted, not time: a machine that stood still was not a server that did not start.
+    for _ in range(int(START_TIMEOUT_S / TURN_S)):
+        if process.poll() is not None:
+            break
         try:
             socket.create_connection(("127.0.0.1", port), 1).close()
             return Server(f"127.0.0.1:{port}", process.pid)
         except OSError:
-            time.sleep(0.05)
+            time.sleep(TURN_S)
     lines = (folder / "log").read_text(errors="replace").strip().splitlines() or ["no word"]
     raise MissingError(f"{words[0]} does not start: {lines[-1][:200]}")
 

@@ -136,7 +136,7 @@ def _receive(stack: ExitStack, data: Path, workers: int, fill: int,
 def _xadd(stack: ExitStack, data: Path, policy: str, clients: int, depth: int) -> Running:
     process, port = servers.redis(stack, data, policy)
     words = ("XADD", "s", "*", "m", "x" * SIZE)
-    measure = _redis_benchmark(port, clients, depth, 1, words)
+    measure = redis_benchmark(port, clients, depth, 1, words)
     return Running(measure, process.pid, lambda: _redis_do(port, b"DEL s\r\n"))
 
 
@@ -152,11 +152,11 @@ def _rpop(stack: ExitStack, data: Path, fill: int, clients: int, count: int,
             _redis_do(port, push)
 
     words = ("RPOP", "q", str(count)) if count > 1 else ("RPOP", "q")
-    return Running(_redis_benchmark(port, clients, depth, count, words, fill // count),
+    return Running(redis_benchmark(port, clients, depth, count, words, fill // count),
                    process.pid, refill)
 
 
-def _redis_benchmark(port: int, clients: int, depth: int, count: int, words: tuple[str, ...],
+def redis_benchmark(port: int, clients: int, depth: int, count: int, words: tuple[str, ...],
                      fixed: int = 0) -> Callable[[float], Figures]:
     found = {"rate": 0.0}
 

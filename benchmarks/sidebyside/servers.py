@@ -69,7 +69,7 @@ def redis(stack: ExitStack, data: Path, appendfsync: str) -> tuple[subprocess.Po
     process = subprocess.Popen(
         ["redis-server", "--bind", "127.0.0.1", "--port", str(port), "--dir", os.fspath(data),
          "--save", "", "--appendonly", "yes", "--appendfsync", appendfsync,
-         "--auto-aof-rewrite-percentage", "0", "--daemonize", "no"],
+         "--auto-aof-rewrite-percentage", "0", "--maxclients", "20000", "--daemonize", "no"],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     stack.callback(stop, process)
     wait_for_port(port)

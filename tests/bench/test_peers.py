@@ -1,5 +1,6 @@
 """Peers are started, watched and stopped whole, and what cannot be had is named."""
 
+import shutil
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -9,7 +10,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
-from peers import install, processes, run, servers  # noqa: E402
+import slow_disk  # noqa: E402
+from peers import install, kept, processes, run, servers, works  # noqa: E402
 
 # A server with a child that would outlive it.
 SERVER = """
@@ -63,7 +65,7 @@ def test_each_peer_has_a_durable_setting_or_says_that_it_has_none():
 @pytest.mark.parametrize("peer", servers.PEERS, ids=lambda peer: f"{peer.name} {peer.setting}")
 def test_every_loader_is_told_the_same(peer):
     server = processes.Server("127.0.0.1:1", 1)
-    words = run.command(peer, server, *run.WORKS["W2"], 128, 3.0)
+    words = works.command(peer, server, works.WORKS["W2"], 128, 3.0)
     assert {"64", "1", "128", "3.0"} <= set(words)
 
 
@@ -85,3 +87,64 @@ def test_a_loader_that_says_nothing_is_a_failure(tmp_path):
     server = processes.Server("", 0)
     with pytest.raises(RuntimeError, match="no such topic"):
         run.measured([sys.executable, "-c", "raise SystemExit('no such topic')"], server, tmp_path)
+
+
+FIGURES = {"rate": 5.0, "errors": 0}
+
+
+def test_rounds_are_kept_one_by_one_and_gone_on_with(tmp_path):
+    told = kept.Kept(tmp_path, "W4 fill", 128, 5.0)
+    row = told.begin("redis", "always", durable=True, go_on=False)
+    told.add(row, FIGURES)
+    assert [path.name for path in tmp_path.iterdir()] == ["W4-fill-128-5ms.json"]
+    again = kept.Kept(tmp_path, "W4 fill", 128, 5.0)
+    row = again.begin("redis", "always", durable=True, go_on=True)
+    again.add(row, {**FIGURES, "rate": 7.0})
+    row = kept.Kept(tmp_path, "W4 fill", 128, 5.0).row("redis", "always")
+    assert row is not None and kept.median(row, "rate") == 6.0
+    anew = kept.Kept(tmp_path, "W4 fill", 128, 5.0).begin("redis", "always", True, go_on=False)
+    assert anew["rounds"] == []
+
+
+def test_our_own_rounds_of_another_commit_are_not_gone_on_with(tmp_path, monkeypatch):
+    for peer in ("penstock", "redis"):
+        told = kept.Kept(tmp_path, "W2", 128, 0)
+        told.add(told.begin(peer, "disk", durable=True, go_on=False), FIGURES)
+    monkeypatch.setattr(kept, "commit", lambda: "another")
+    told = kept.Kept(tmp_path, "W2", 128, 0)
+    assert told.begin("penstock", "disk", durable=True, go_on=True)["rounds"] == []
+    assert len(told.begin("redis", "disk", durable=True, go_on=True)["rounds"]) == 1
+
+
+def test_a_round_during_which_everything_stood_still_is_no_round(monkeypatch):
+    times = iter([0.0, 0.1, 100.0])
+    monkeypatch.setattr(run.time, "monotonic", lambda: next(times, 100.1))
+    with pytest.raises(run.StoodStillError, match="99.8 s"):
+        run.loaded([sys.executable, "-c", "import time; time.sleep(0.5); print('{}')"])
+
+
+@pytest.mark.skipif(not any(map(shutil.which, ("cc", "gcc", "clang"))), reason="no C compiler")
+def test_a_slower_disk_delays_every_sync_also_one_that_no_library_makes(tmp_path):
+    work = """
+import ctypes, mmap, os, time
+fd = os.open("file", os.O_RDWR | os.O_CREAT)
+os.pwrite(fd, bytes(4096), 0)
+page = mmap.mmap(fd, 4096)
+syscall = ctypes.CDLL(None).syscall
+for sync in (lambda: os.fdatasync(fd), lambda: os.fsync(fd), page.flush, lambda: syscall(75, fd)):
+    began = time.monotonic()
+    sync()
+    print(time.monotonic() - began)
+"""
+    before = slow_disk.words(50)
+    done = subprocess.run([*before, sys.executable, "-c", work], capture_output=True, text=True,
+                          cwd=tmp_path, check=False)
+    if done.returncode == 71:
+        pytest.skip(done.stderr)
+    taken = [float(text) for text in done.stdout.split()]
+    assert len(taken) == 4 and min(taken) >= 0.05
+
+
+def test_a_command_that_cannot_be_delayed_is_named(tmp_path):
+    with ExitStack() as stack, pytest.raises(processes.MissingError, match="no-such-queue"):
+        processes.start(stack, tmp_path, ["no-such-queue"], 1, 1.0)

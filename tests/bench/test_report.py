@@ -52,6 +52,55 @@ def test_a_peer_that_is_missing_is_named(keep):
     assert "kafka (default): no java" in report.page()
 
 
+def test_a_row_without_figures_says_why(keep):
+    none = row("kafka", "default", [], missing="no java")
+    keep("a.json", [row("redis", "always", [1.0]), none])
+    assert "| kafka | default | *no java* |" in report.page()
+
+
+def test_who_does_not_keep_up_with_what_is_due_is_told(keep):
+    slow, fast = row("kafka", "default", [100.0]), row("redis", "always", [1990.0])
+    for one in (*slow["rounds"], *fast["rounds"]):
+        one["due"] = 2000.0
+    keep("a.json", [slow, fast])
+    text = report.page()
+    assert "default (does not keep up with 2,000 a second) | 100" in text
+    assert "| redis | always | 1,990" in text
+
+
+def asked_line(text, start):
+    return next(line for line in text.splitlines() if line.startswith(f"| {start}"))
+
+
+def test_what_was_asked_is_judged_by_what_was_kept(keep):
+    ours, redis = row("penstock", "disk (default)", [9.0]), row("redis", "always", [9.0])
+    keep("a.json", [ours, redis])
+    line = asked_line(report.page(), "W2: CPU seconds")
+    assert "**missed**" in line and "lower: redis always 2.0" in line
+    redis["rounds"][0]["server_cpu_per_million"] = 2.1
+    keep("a.json", [ours, redis])
+    assert "| reached |" in asked_line(report.page(), "W2: CPU seconds")
+    assert "not measured" in asked_line(report.page(), "W1: CPU seconds")
+
+
+@pytest.mark.parametrize(("ratio", "verdict"), [(1.49, "**missed**"), (1.5, "reached")])
+def test_a_comparison_with_a_peer_is_judged(keep, tmp_path, ratio, verdict):
+    contenders = [{"name": "penstock", "rate": 2.5e6}, {"name": "Redis", "rate": None}]
+    rows = [{"key": key, "ratio": ratio, "contenders": contenders}
+            for key in ("single-disk", "pipelined-disk")]
+    told = {"when": "2026", "cpus": 2, "kernel": "6", "commit": "abc"}
+    (tmp_path / "compare.json").write_text(json.dumps({"machine": told, "rows": rows}))
+    assert verdict in asked_line(report.page(), "64 × 1 in flight")
+    assert "2,500,000/s | reached" in asked_line(report.page(), "8 connections × 64")
+
+
+def test_a_plot_with_a_logarithmic_scale_puts_decades_at_equal_distances():
+    tree = ElementTree.fromstring(plots.lines("T", "x", "y", {"a": [(1, 1.0), (2, 10.0),
+                                                                    (3, 100.0)]}, log_y=True))
+    heights = [float(one.get("cy")) for one in tree.iter("{http://www.w3.org/2000/svg}circle")]
+    assert heights[0] - heights[1] == pytest.approx(heights[1] - heights[2], abs=0.2)
+
+
 def test_a_disturbed_machine_is_told(keep):
     quiet, loud = row("redis", "always", [9.0]), row("nats", "always", [9.0], work="W1")
     for one in quiet["rounds"]:

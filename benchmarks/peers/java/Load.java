@@ -35,7 +35,8 @@ final class Load {
     private final long began = System.nanoTime();
     private final long warm;
     private final long length;
-    /** What is measured begins this long after the first message came through; 0: not yet known. */
+    /** What is measured begins this long after the first answer, or, of "both", after the first
+     *  message came through; 0: not yet known. */
     private final AtomicLong begin = new AtomicLong();
     private final AtomicLong sent = new AtomicLong();
     private final AtomicLong received = new AtomicLong();
@@ -43,6 +44,7 @@ final class Load {
     private final AtomicLong first = new AtomicLong();
     private final AtomicLong last = new AtomicLong();
     private final List<long[]> found = new ArrayList<>();
+    private double done;
 
     private Load(Driver driver, String[] words) {
         this.driver = driver;
@@ -53,8 +55,8 @@ final class Load {
         window = work.equals("both") ? Long.parseLong(words[8]) : 0;
         rate = Double.parseDouble(words[9]);
         warm = count > 0 ? 0 : (long) (Double.parseDouble(words[6]) * 1e9);
-        length = count > 0 ? 3_600_000_000_000L : (long) (Double.parseDouble(words[5]) * 1e9);
-        if (!work.equals("both")) {
+        length = (long) (Double.parseDouble(words[5]) * 1e9);
+        if (work.equals("receive") || count > 0) {
             start();
         }
     }
@@ -69,9 +71,11 @@ final class Load {
         return from == 0 ? now - began > 60_000_000_000L : now > from + length;
     }
 
-    private boolean measured(long at) {
+    /** Which part of a request lay in what is measured: a long one counts for what it did there. */
+    private double share(long asked, long answered) {
         long from = begin.get();
-        return from != 0 && at > from && at < from + length;
+        long both = Math.min(answered, from + length) - Math.max(asked, from);
+        return from == 0 || both <= 0 ? 0 : (double) both / (answered - asked);
     }
 
     static void run(Driver driver, String[] words) throws Exception {
@@ -123,6 +127,7 @@ final class Load {
         long interval = rate > 0 ? (long) (batch * producers / rate * 1e9) : 0;
         long due = System.nanoTime() + interval * number / producers;
         Latencies mine = new Latencies();
+        double messages = 0;
         while (true) {
             long now = System.nanoTime();
             if (interval > 0) {
@@ -144,19 +149,28 @@ final class Load {
             for (int at = 0; at < batch; at++) {
                 bodies.add(stamped(size, now));
             }
+            long asked = System.nanoTime();
             link.send(bodies);
             sent.addAndGet(batch);
-            if (window == 0 && measured(now)) {
-                mine.add(System.nanoTime() - now);
+            if (window == 0) {
+                start();
+                long answered = System.nanoTime();
+                double share = share(asked, answered);
+                messages += share * batch;
+                if (share > 0) {
+                    mine.add(answered - now);
+                }
             }
         }
-        keep(mine);
+        keep(mine, messages);
     }
 
     private void consume(int number) throws Exception {
         Consumer link = driver.consumer(number);
         Latencies mine = new Latencies();
         long idle = System.nanoTime();
+        long before = idle;
+        double messages = 0;
         while (true) {
             List<byte[]> bodies = link.take(batch);
             long now = System.nanoTime();
@@ -165,22 +179,26 @@ final class Load {
                 first.compareAndSet(0, now);
                 last.set(now);
             }
+            int own = 0;
             for (byte[] body : bodies) {
                 // What an earlier run left is cleared away, but it is not this run's.
                 if (due(body) < began && count == 0) {
                     continue;
                 }
+                own++;
                 received.incrementAndGet();
                 start();
-                if (measured(now) && count == 0) {
+                if (share(before, now) > 0 && count == 0) {
                     mine.add(now - due(body));
                 }
             }
+            messages += share(before, now) * own;
+            before = now;
             if (over(now) || count > 0 && (received.get() >= count || now - idle > 10_000_000_000L)) {
                 break;
             }
         }
-        keep(mine);
+        keep(mine, messages);
     }
 
     private static byte[] stamped(int size, long now) {
@@ -200,14 +218,15 @@ final class Load {
         return value;
     }
 
-    private synchronized void keep(Latencies mine) {
+    private synchronized void keep(Latencies mine, double messages) {
         found.add(mine.taken());
+        done += messages;
     }
 
     private void tell() {
         long[] all = found.stream().flatMapToLong(Arrays::stream).sorted().toArray();
         double seconds = length / 1e9;
-        double messages = work.equals("send") ? (double) all.length * batch : all.length;
+        double messages = done;
         if (count > 0) {
             boolean receiving = work.equals("receive");
             seconds = ((receiving ? last.get() - first.get() : System.nanoTime() - began)) / 1e9;

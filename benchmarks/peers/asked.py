@@ -1,0 +1,125 @@
+"""What was asked of the product in figures: what it reached, and what stands in its way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from peers.kept import Row, median
+
+# From the profiles of docs/performance.md, "What limits the rows that miss".
+LIMITS = {
+    "single": "the kernel: sends on the loopback are 40 % of the samples, the sync 16 %, "
+              "switching threads 10 %",
+    "pipelined": "sends on the loopback 26 % of the loop's time, and overlap with a sync of 0.2 ms",
+    "batches": "the device: each byte of a new store is written twice; and the loader, which has "
+               "the same two cores",
+    "http": "the kernel: 47 % sends, 8 % receives; our code 5 %",
+    "cpu": "",
+    "tail": "",
+    "workers": "two cores for two workers, a committer and the loader",
+}
+Line = tuple[str, str, bool | None, str, str]
+
+
+def _row(rows: list[Row], work: str, peer: str, setting: str, size: int = 128) -> Row | None:
+    return next((row for row in rows if (row["work"], row["peer"], row["setting"], row["size"],
+                 row["delay_ms"]) == (work, peer, setting, size, 0)), None)
+
+
+def _others(rows: list[Row], work: str, figure: str) -> list[tuple[float, str]]:
+    return sorted((value, f"{row['peer']} {row['setting']}") for row in rows
+                  if row["work"] == work and row["size"] == 128 and not row["delay_ms"]
+                  and row["peer"] != "penstock" and (value := median(row, figure)) is not None)
+
+
+def _compared(files: list[dict[str, Any]], key: str) -> dict[str, Any] | None:
+    return next((entry for told in files for entry in told.get("compared", [])
+                 if entry["key"] == key), None)
+
+
+def _ratio(files: list[dict[str, Any]], key: str, least: float, asked: str, why: str) -> Line:
+    entry = _compared(files, key)
+    command = f"python benchmarks/compare.py --rows {key}"
+    if not entry or entry["ratio"] is None:
+        return asked, "not measured", None, why, command
+    rates = ", ".join(f"{one['name']} {one['rate']:,.0f} /s" for one in entry["contenders"]
+                      if one["rate"])
+    return asked, f"{entry['ratio']:.2f} × ({rates})", entry["ratio"] >= least, why, command
+
+
+def _pipelined(files: list[dict[str, Any]]) -> Line:
+    asked = "8 connections × 64 in flight, durable: 2,500,000/s"
+    entry = _compared(files, "pipelined-disk")
+    command = "python benchmarks/compare.py --rows pipelined-disk"
+    rate = next((one["rate"] for one in entry["contenders"] if one["name"] == "penstock"),
+                None) if entry else None
+    if rate is None:
+        return asked, "not measured", None, LIMITS["pipelined"], command
+    return asked, f"{rate:,.0f}/s", rate >= 2.5e6, LIMITS["pipelined"], command
+
+
+def _batches(rows: list[Row]) -> Line:
+    asked = "batches, durable: 5 × the best peer's default setting"
+    command = "python benchmarks/peers/run.py --works W1 --sizes 128"
+    ours = _row(rows, "W1", "penstock", "disk (default)")
+    peers = [one for one in _others(rows, "W1", "rate") if "default" in one[1]]
+    rate = median(ours, "rate") if ours else None
+    if rate is None or not peers:
+        return asked, "not measured", None, LIMITS["batches"], command
+    best, name = peers[-1]
+    return (asked, f"{rate / best:.2f} × ({rate:,.0f}/s, {name} {best:,.0f}/s)",
+            rate >= 5 * best, LIMITS["batches"], command)
+
+
+def _lowest(rows: list[Row], work: str, figure: str, asked: str, unit: str, size: str) -> Line:
+    """Ours must be below the lowest of all peers, whatever their setting."""
+    command = f"python benchmarks/peers/run.py --works {size} --sizes 128"
+    ours = _row(rows, work, "penstock", "disk (default)")
+    value = median(ours, figure) if ours else None
+    peers = _others(rows, work, figure)
+    if value is None or not peers:
+        return asked, "not measured", None, "", command
+    below = [f"{name} {other:,.1f}" for other, name in peers if other <= value]
+    told = f"{value:,.1f} {unit}; " + (
+        "lower: " + ", ".join(below) if below else f"next {peers[0][1]} {peers[0][0]:,.1f}")
+    return asked, told, not below, "", command
+
+
+def _workers(files: list[dict[str, Any]]) -> Line:
+    asked = "two workers against one, on two cores"
+    plot = next((one for told in files for one in told.get("plots", [])
+                 if one["name"] == "workers"), None)
+    if plot is None:
+        return asked, "not measured", None, LIMITS["workers"], ""
+    told = []
+    for name, points in plot["series"].items():
+        by = dict(map(tuple, points))
+        told.append(f"{name}: {by[2] / by[1]:.2f} ×")
+    return asked, "; ".join(told), None, LIMITS["workers"], plot["command"]
+
+
+def lines(rows: list[Row], files: list[dict[str, Any]]) -> Iterable[str]:
+    """The table."""
+    made: list[Callable[[], Line]] = [
+        lambda: _ratio(files, "single-disk", 1.5,
+                       "64 × 1 in flight, durable: 1.5 × Redis `appendfsync always`",
+                       LIMITS["single"]),
+        lambda: _pipelined(files),
+        lambda: _batches(rows),
+        lambda: _ratio(files, "http-send", 0.75, "HTTP, durable: 0.75 × nginx `return 200`",
+                       LIMITS["http"]),
+        *(lambda work=work: _lowest(  # type: ignore[misc]
+            rows, work, "server_cpu_per_million",
+            f"{work}: CPU seconds per million below every peer's", "s", work)
+          for work in ("W1", "W2", "W3")),
+        lambda: _lowest(rows, "W2h", "p999_us", "p99.9 at half load below every peer's", "µs",
+                        "W2,W2h"),
+        lambda: _workers(files),
+    ]
+    yield "| asked for | measured | | what limits it | command |"
+    yield "|---|---|---|---|---|"
+    for make in made:
+        asked, told, reached, why, command = make()
+        verdict = {True: "reached", False: "**missed**", None: ""}[reached]
+        yield f"| {asked} | {told} | {verdict} | {'' if reached else why} | `{command}` |"
