@@ -1,8 +1,8 @@
-"""How cost grows: with connections, workers, queues, retained messages, and the offered load.
+"""How cost grows: connections, workers, queues, retained messages, backlog, load, a slower disk.
 
     python benchmarks/scale.py                                  all plots
     python benchmarks/scale.py --plots connections,load --seconds 3
-    python benchmarks/scale.py --plots retained --retained 1e3,1e5,1e7,1e8
+    python benchmarks/scale.py --plots retained --retained 1e3,1e5,1e7
 
 Results go to benchmarks/peers/results/, from where benchmarks/peers/report.py draws them.
 """
@@ -266,7 +266,7 @@ def main() -> int:
     parser.add_argument("--plots", default=",".join(PLOTS))
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--retained", default="1e3,1e4,1e5,1e6,1e7")
+    parser.add_argument("--retained", default="1e3,1e4,1e5,1e6,1e7,1e8")
     parser.add_argument("--data", type=Path)
     args = parser.parse_args()
     args.retained = [float(text) for text in args.retained.split(",")]

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -22,9 +21,11 @@ from typing import Any
 sys.path.insert(0, os.fspath(Path(__file__).resolve().parents[1]))
 
 import slow_disk  # noqa: E402
+from peers import kept  # noqa: E402
 from peers.install import CLASSES, JARS, ROOT  # noqa: E402
 
-RESULTS = Path(__file__).resolve().parent / "results"
+# Messages in a batch.
+WORKS = {"E1": 1000, "E2": 1}
 OPENS = [f"--add-{kind}=java.base/{name}=ALL-UNNAMED" for kind, name in (
     ("exports", "jdk.internal.ref"), ("exports", "sun.nio.ch"), ("opens", "java.lang"),
     ("opens", "java.lang.reflect"), ("opens", "java.io"), ("opens", "java.util"),
@@ -164,8 +165,10 @@ SETTINGS = {
     "rocksdb": ("sync", "no sync (default)"),
     "persist-queue": ("fsync in the serializer", "no fsync (default)"),
     "litequeue": ("synchronous FULL", "synchronous NORMAL (default)"),
-    "chronicle-queue": ("sync() after each batch", "no sync (default)"),
+    "chronicle-queue": ("sync() after each batch, MS_ASYNC", "no sync (default)"),
 }
+# Its open edition's sync() is an msync that does not wait for the disk, as strace shows.
+NEVER_DURABLE = {"chronicle-queue"}
 
 
 def work(library: str, durable: bool, batch: int, size: int, seconds: float,
@@ -205,50 +208,43 @@ def command(library: str, durable: bool, batch: int, size: int, seconds: float, 
     return [*slow_disk.words(delay_ms), *words]
 
 
-def keep(args: argparse.Namespace, rows: list[dict[str, Any]], missing: dict[str, str]) -> None:
-    """Write what was measured so far."""
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True,
-                            cwd=ROOT, check=False).stdout.strip()
-    told = {"when": time.strftime("%Y-%m-%d %H:%M"), "cpus": os.cpu_count(),
-            "kernel": platform.release(), "commit": commit, "seconds": args.seconds,
-            "load_average": round(os.getloadavg()[0], 1), "missing": missing, "rows": rows}
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(told, indent=0) + "\n")
-
-
-def measure(args: argparse.Namespace) -> dict[str, str]:
-    """Measure all, keeping each figure as it comes; what cannot be measured, and why."""
-    rows: dict[tuple[str, bool, str, int], dict[str, Any]] = {}
-    missing: dict[str, str] = {}
+def once(args: argparse.Namespace, library: str, durable: bool, batch: int,
+         size: int) -> dict[str, float]:
+    """The figures of one process that did one work; RuntimeError with its last word if none."""
     names = {"PYTHONPATH": os.fspath(ROOT / "build" / "names")}
+    with tempfile.TemporaryDirectory(dir=args.data) as folder:
+        done = subprocess.run(
+            command(library, durable, batch, size, args.seconds, folder, args.delay_ms),
+            capture_output=True, text=True, timeout=300, check=False,
+            env={**os.environ, **names})
+    told = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    if not told:
+        raise RuntimeError((done.stderr.strip().splitlines() or ["no figures"])[-1][:200])
+    return {name: round(value, 3) for name, value in json.loads(told[-1]).items()}
+
+
+def measure(args: argparse.Namespace, work_name: str, batch: int, size: int) -> None:
+    """A work, in rounds, each round all libraries in another order, each figure kept at once."""
+    told = kept.Kept(args.out, work_name, size, args.delay_ms)
+    settings = [(library, durable) for library in SETTINGS
+                for durable in ((True,) if args.delay_ms else (True, False))]
+    rows = {(library, durable): told.begin(library, SETTINGS[library][0 if durable else 1],
+                                           durable and library not in NEVER_DURABLE, args.go_on)
+            for library, durable in settings}
     for number in range(args.rounds):
-        for work_name, batch in (("E1", 1000), ("E2", 1)):
-            for size in map(int, args.sizes.split(",")):
-                for library in list(SETTINGS)[:: 1 if number % 2 == 0 else -1]:
-                    for durable in (True,) if args.delay_ms else (True, False):
-                        setting = SETTINGS[library][0 if durable else 1]
-                        with tempfile.TemporaryDirectory(dir=args.data) as folder:
-                            done = subprocess.run(
-                                command(library, durable, batch, size, args.seconds, folder,
-                                        args.delay_ms),
-                                capture_output=True, text=True, timeout=300, check=False,
-                                env={**os.environ, **names})
-                        told = [t for t in done.stdout.splitlines() if t.startswith("{")]
-                        if not told:
-                            last = (done.stderr.strip().splitlines() or ["no figures"])[-1]
-                            missing[f"{library} ({setting})"] = last[:200]
-                            continue
-                        row = rows.setdefault((library, durable, work_name, size), {
-                            "peer": library, "setting": setting, "durable": durable,
-                            "work": work_name, "size": size, "delay_ms": args.delay_ms,
-                            "rounds": []})
-                        row["rounds"].append(
-                            {k: round(v, 3) for k, v in json.loads(told[-1]).items()})
-                        keep(args, list(rows.values()), missing)
-                        print(f"  {work_name} {size:>5} B  {library:<17}{setting:<27}"
-                              f"{row['rounds'][-1]['rate']:>12,.0f} /s", flush=True)
-    keep(args, list(rows.values()), missing)
-    return missing
+        for library, durable in settings[:: 1 if number % 2 == 0 else -1]:
+            row = rows[library, durable]
+            if number < len(row["rounds"]):
+                continue
+            try:
+                figures = once(args, library, durable, batch, size)
+            except (RuntimeError, subprocess.TimeoutExpired) as failed:
+                told.miss(row, str(failed)[:300])
+                print(f"  {library} ({row['setting']}) is not measured: {failed}", flush=True)
+                continue
+            told.add(row, figures)
+            print(f"  {work_name} {size:>5} B  {library:<17}{row['setting']:<27}"
+                  f"{figures['rate']:>12,.0f} /s", flush=True)
 
 
 def main() -> int:
@@ -258,18 +254,20 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--sizes", default="128,1024")
     parser.add_argument("--delay-ms", type=float, default=0.0)
+    parser.add_argument("--works", default=",".join(WORKS))
+    parser.add_argument("--go-on", action="store_true", help="with the rounds that are kept")
     parser.add_argument("--data", type=Path)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, default=kept.RESULTS)
     parser.add_argument("--one", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
         print(json.dumps(work(*json.loads(args.one))), flush=True)
         # Some of the libraries wait for threads of theirs; what was measured is told.
         os._exit(0)
-    args.out = args.out or RESULTS / f"{time.strftime('%Y%m%d-%H%M%S')}-embedded.json"
-    for name, why in measure(args).items():
-        print(f"  {name} is not measured: {why}")
-    print(f"Kept as {args.out}")
+    for work_name in args.works.split(","):
+        for size in map(int, args.sizes.split(",")):
+            measure(args, work_name, WORKS[work_name], size)
+    print(f"Kept in {os.path.relpath(args.out)}")
     return 0
 
 

@@ -79,15 +79,14 @@ def lines(title: str, x_name: str, y_name: str,
             else value / highest
         return bottom - PLOT_HEIGHT * share
 
-    steps = _decades(lowest, highest) if log_y else [highest * step / 5 for step in range(6)]
+    steps = _decades(lowest, highest) if log_y else _steps(highest)
     parts = [_text(12, 22, title, size=15),
              _text(12, 42, y_name + (", log scale" if log_y else ""), size=11),
              _text(left + room / 2, bottom + 40, x_name, "middle")]
     for value in steps:
         parts.append(f'<line x1="{left}" x2="{left + room}" y1="{up(value):.1f}" '
                      f'y2="{up(value):.1f}" stroke="{GRID}"/>')
-        parts.append(_text(left - 6, up(value) + 4, f"{value:,.3g}" if highest < 10 or log_y else
-                           f"{value:,.0f}", "end", 10))
+        parts.append(_text(left - 6, up(value) + 4, f"{value:,.6g}", "end", 10))
     taken = -math.inf
     for x in sorted({x for x, _ in points}):
         # Where two would overlap, the point stands without its number.
@@ -112,3 +111,11 @@ def _decades(lowest: float, highest: float) -> list[float]:
     while found[-1] * 10 <= highest:
         found.append(found[-1] * 10)
     return found
+
+
+def _steps(highest: float) -> list[float]:
+    """Round numbers from zero, four to ten of them."""
+    decade = 10 ** math.floor(math.log10(highest))
+    step = next(part * decade for part in (0.2, 0.5, 1.0) if highest / (part * decade) <= 10)
+    step = step / 2 if highest / step < 4 else step
+    return [round(step * number, 12) for number in range(int(highest / step) + 1)]

@@ -2,6 +2,7 @@
 
     python benchmarks/peers/run.py                            all works but W4, 128 and 1024 bytes
     python benchmarks/peers/run.py --go-on                    only the rounds that are not kept yet
+    python benchmarks/peers/run.py --works W3,W3p:128         of W3p only 128 bytes
     python benchmarks/peers/run.py --works W2 --durable --delay-ms 5    each sync takes 5 ms longer
     python benchmarks/peers/run.py --works W4 --count 10000000 --limit 60 --peers penstock,redis
 
@@ -166,24 +167,36 @@ class Comparison:
                     for told in tables]
             if all(row["rounds"] for row in rows):
                 continue
-            count = self.args.count
-            with ExitStack() as stack:
-                self.start(stack, [peer])
-                for told, row in zip(tables, rows, strict=True):
-                    row["rounds"] = []
-                    work = told.same["work"]
-                    try:
-                        if peer in self.missing:
-                            raise RuntimeError(self.missing[peer])
-                        figures = self.take(peer, work, size, self.args.limit, count)
-                    except RuntimeError as failed:
-                        self.failed(peer, work, size, failed)
-                        told.miss(row, str(failed))
-                        break
-                    told.add(row, figures)
-                    # What was not sent before the limit cannot be received.
-                    count = int(figures["acknowledged"])
-            self.running.pop(peer, None)
+            for _ in range(AGAIN):
+                try:
+                    self.filled_and_drained(peer, size, tables, rows)
+                    break
+                except StoodStillError as still:
+                    self.failed(peer, "W4", size, still)
+                    for told, row in zip(tables, rows, strict=True):
+                        told.miss(row, str(still))
+
+    def filled_and_drained(self, peer: Peer, size: int, tables: list[kept.Kept],
+                           rows: list[kept.Row]) -> None:
+        count = self.args.count
+        with ExitStack() as stack:
+            self.start(stack, [peer])
+            why = self.missing.get(peer, "")
+            for told, row in zip(tables, rows, strict=True):
+                row["rounds"] = []
+                if why:
+                    told.miss(row, why)
+                    continue
+                try:
+                    figures = self.take(peer, told.same["work"], size, self.args.limit, count)
+                except RuntimeError as failed:
+                    why = str(failed)
+                    self.failed(peer, told.same["work"], size, failed)
+                    told.miss(row, why)
+                    continue
+                told.add(row, figures)
+                # What was not sent before the limit cannot be received.
+                count = int(figures["acknowledged"])
 
     def take(self, peer: Peer, work: str, size: int, seconds: float, count: int = 0,
              rate: float = 0.0) -> dict[str, float]:
@@ -195,9 +208,9 @@ class Comparison:
                 figures = measured([*shlex.split(self.args.before), *words], self.running[peer],
                                    self.folder)
             except StoodStillError as still:
-                print(f"  {peer.name}: {still}; again", flush=True)
                 if count:
-                    break
+                    raise
+                self.failed(peer, work, size, still)
                 continue
             if rate:
                 figures["due"] = rate
@@ -237,20 +250,20 @@ def main(words: list[str] | None = None) -> int:
     args.peers = args.peers.split(",")
     # Servers are stopped however this ends.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    works = args.works.split(",")
+    works = [(work, [int(size) for size in (own or args.sizes).split(",")]) for work, _, own in
+             (text.partition(":") for text in args.works.split(","))]
     with tempfile.TemporaryDirectory(prefix="penstock-peers-", dir=args.data) as folder, \
             ExitStack() as stack:
         comparison = Comparison(args, Path(folder))
-        if "W4" in works:
-            for size in map(int, args.sizes.split(",")):
-                comparison.backlog(size)
-        rest = [work for work in works if work != "W4"]
-        if rest:
+        if any(work != "W4" for work, _ in works):
             comparison.start(stack, comparison.chosen)
             comparison.warm()
-        for work in rest:
-            for size in map(int, args.sizes.split(",")):
-                comparison.turns(work, size)
+        for work, sizes in works:
+            for size in sizes:
+                if work == "W4":
+                    comparison.backlog(size)
+                else:
+                    comparison.turns(work, size)
     print(f"Kept in {os.path.relpath(args.out)}")
     return 0
 

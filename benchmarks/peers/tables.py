@@ -74,7 +74,7 @@ def table(chosen: Iterable[Row]) -> list[str]:
 
 def command(work: str, size: int, delay: float) -> str:
     if work.startswith("E"):
-        return f"python benchmarks/peers/embedded.py --sizes {size}"
+        return f"python benchmarks/peers/embedded.py --works {work} --sizes {size}"
     words = f"--works {work.partition(' ')[0]} --sizes {size}"
     return f"python benchmarks/peers/run.py {words}" + (
         f" --durable --delay-ms {delay:g}" if delay else "")

@@ -6,7 +6,7 @@ import net.openhft.chronicle.queue.ExcerptTailer;
 
 /**
  * Chronicle Queue in this process: appends and reads. It has no synced append in its open edition:
- * "sync" asks the appender to sync after each batch.
+ * "sync" asks the appender to sync after each batch, which starts writing back and does not wait.
  */
 final class ChronicleLoad {
     public static void main(String[] words) throws Exception {
