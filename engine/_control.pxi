@@ -15,6 +15,7 @@ cdef extern from "os.h" nogil:
     void store64(uint64_t*, uint64_t)
     uint32_t load32(const uint32_t*)
     void store32(uint32_t*, uint32_t)
+    void store8(uint8_t*, uint8_t)
     uint32_t add32(uint32_t*, int)
     uint64_t add64(uint64_t*, int64_t)
     void futex_wait(uint32_t*, uint32_t, int64_t)
@@ -58,14 +59,15 @@ cdef enum:
     NAME_SIZE = 128
     NAME_BUCKETS = 524288      # u32 each: queues and groups in one table
     SYNCS = 2                   # fdatasyncs that may run at once
-    COMMIT_BEGINS = SYNCS       # beside their slots: a place where a test may hold a thread
+    COMMIT_BEGINS = SYNCS       # beside their slots: places where a test may hold a thread
+    SYNC_FAILED = SYNCS + 1
     JOURNAL = 1024              # counts that one holder of the store lock may change and have put back
 
 cdef enum:
     RELEASED = 2
 
 cdef enum:
-    CONTROL_VERSION = 3
+    CONTROL_VERSION = 4
     CONTROL_CLOSED = 2          # of ready: the last one out closed the store
     HEADER_BYTES = 65536
 
@@ -210,6 +212,7 @@ cdef struct control_t:
     pthread_mutex_t store_lock
     pthread_mutex_t sync_locks[SYNCS]
     uint64_t sync_marks[SYNCS]  # what the sync under way there proves when it succeeds
+    uint32_t syncing[SYNCS]     # 1 while one is under way, and for good after one that failed
     pthread_mutex_t arena_lock
     pthread_mutex_t prepare_lock
     pthread_mutex_t checkpoint_lock
@@ -288,7 +291,7 @@ cdef struct core_t:
     uint32_t fault_kind         # for tests: 1 pwrite, 2 fdatasync, 3 segment creation
     int fault_errno
     uint64_t fault_after
-    uint32_t held[SYNCS + 1]    # for tests: who comes to that place waits
+    uint32_t held[SYNCS + 2]    # for tests: who comes to that place waits
     int trace_fd                # for tests: every pwrite and fdatasync of the log, -1 none
     void* wheel                 # the timekeeper's, NULL in other processes
     uint64_t recent[2]          # behind what was found last in each table of what is pending

@@ -233,7 +233,7 @@ cdef class Lane:
         store32(&(<lane_t*>self.lane).sync_us, sync_us)
 
     def _hold(self, uint32_t place, bint held):
-        """For tests: who comes first to that place waits until it is let go. 0 and 1: syncs, 2: a commit."""
+        """For tests: who comes first there waits until it is let go. 0 and 1: syncs, 2: a commit, 3: a failed sync."""
         store32(&(<lane_t*>self.lane).core.held[place], held)
 
     def _holding(self, uint32_t place):

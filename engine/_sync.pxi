@@ -9,6 +9,9 @@
 #    no sync is under way that has failed and has not said so.
 # 3. The first failure poisons; a sync that began before and succeeds after publishes nothing.
 # 4. The segment written to changes only with all locks held, so a mark lies in the segment that is synced.
+# 5. A sync is marked in syncing from before it begins until it has succeeded. A mark whose lock is free is of a
+#    leader who died, perhaps with an error that Linux tells nobody who opens the file later. Who opens it then writes
+#    what is not known to be on disk once more, so that its own sync proves it.
 
 cdef void poison(core_t* core) noexcept nogil:
     store32(&core.control.poisoned, 1)
@@ -31,7 +34,7 @@ cdef void syncs_unlock(core_t* core) noexcept nogil:
 
 
 cdef int sync_open(core_t* core) noexcept nogil:
-    """Open the segment written to once for each sync. 0 or errno. With all locks held."""
+    """Open the segment written to once for each sync. 0 or errno. With all locks held, and the store lock."""
     cdef uint64_t number = load64(&core.control.segment)
     cdef char name[4096]
     cdef int at, fd
@@ -45,12 +48,47 @@ cdef int sync_open(core_t* core) noexcept nogil:
         if core.sync_fds[at] >= 0:
             c_close(core.sync_fds[at])
         core.sync_fds[at] = fd
+    for at in range(SYNCS):
+        if load32(&core.control.syncing[at]):
+            at = write_again(core)
+            if at:
+                return at
+            break
     core.sync_number = number
     return 0
 
 
+cdef int write_again(core_t* core) noexcept nogil:
+    """Write the frames that are not known to be on disk over themselves. 0 or errno. With the locks of sync_open.
+
+    After a failed write-back the page cache may show what the disk never got; if it shows another thing, that is lost.
+    """
+    cdef control_t* control = core.control
+    cdef uint64_t number = load64(&control.segment)
+    cdef uint64_t end = load64(&control.written)
+    cdef uint64_t start = max(load64(&control.durable), number << 32 | SEGMENT_HEADER)
+    cdef uint64_t at = start
+    cdef uint64_t salt = 0
+    cdef const uint8_t* base = segment_map(core, number, &salt)
+    cdef int fd = write_file(core)
+    cdef int failed, slot
+    if base == NULL or fd < 0:
+        return EIO
+    while at < end:
+        if not frame_whole(core, base, at, salt):
+            return EIO
+        at += (<const frame_t*>(base + (at & BYTE))).size
+    failed = write_all(fd, base + (start & BYTE), end - start, start & BYTE)
+    if failed:
+        return failed
+    trace(core, 1, start, base + (start & BYTE), end - start)
+    for slot in range(SYNCS):
+        store32(&control.syncing[slot], 0)
+    return 0
+
+
 cdef int sync_ready(core_t* core) noexcept nogil:
-    """See to it that this process could sync the segment written to. 0 or errno."""
+    """See to it that this process could sync the segment written to. 0 or errno. Under the store lock."""
     cdef int failed = 0
     if core.sync_number != load64(&core.control.segment):
         syncs_lock(core)
@@ -62,17 +100,21 @@ cdef int sync_ready(core_t* core) noexcept nogil:
 cdef int log_sync(core_t* core, int slot) noexcept nogil:
     """fdatasync the segment written to. 0 or errno. With that lock held."""
     cdef int failed = faulty(core, 2)
+    store32(&core.control.syncing[slot], 1)
     hold(core, slot)
     if failed == 0 and fdatasync(core.sync_fds[slot]):
         failed = errno
     if failed == 0:
+        store32(&core.control.syncing[slot], 0)
         trace(core, 2, core.sync_number << 32, NULL, 0)
+    else:
+        hold(core, SYNC_FAILED)
     add64(&core.control.fsyncs, 1)
     return failed
 
 
 cdef void hold(core_t* core, int place) noexcept nogil:
-    """For tests: whoever comes first waits here until it is let go. A place: a sync's slot, or COMMIT_BEGINS."""
+    """For tests: who comes first waits here until let go. A place: a sync's slot, COMMIT_BEGINS or SYNC_FAILED."""
     if load32(&core.held[place]) == 1:
         store32(&core.held[place], 2)
         while load32(&core.held[place]) == 2:
@@ -135,7 +177,7 @@ cdef int make_durable(core_t* core, uint64_t target) noexcept nogil:
     """Wait until everything below target is on disk, leading a sync where nobody does. DONE or POISONED."""
     cdef control_t* control = core.control
     cdef uint32_t seen
-    cdef int slot
+    cdef int slot, failed
     while True:
         seen = load32(&control.durable_word)
         if load64(&control.durable) >= target:
@@ -154,5 +196,8 @@ cdef int make_durable(core_t* core, uint64_t target) noexcept nogil:
             pthread_mutex_unlock(&control.sync_locks[slot])
             continue
         pthread_mutex_unlock(&control.sync_locks[slot])
-        if sync_ready(core):
+        store_lock(core)
+        failed = sync_ready(core)
+        pthread_mutex_unlock(&control.store_lock)
+        if failed:
             poison(core)

@@ -25,14 +25,13 @@ from penstock.engine.check_cold import ColdFiles
 from penstock.engine.check_fold import BYTE, FRAME, SLOT, TABLE_SLOTS, Fold, judge
 from penstock.engine.check_live import Live, segment_table
 from penstock.engine.check_report import Report
+from penstock.engine.control import READY, control, left_as
 
 SEGMENT = struct.Struct("<QII16sQQQQQQQ")
 CHECKPOINT = struct.Struct("<QIIQQQQQQ16sQ")
 SEGMENT_MAGIC = int.from_bytes(b"PENSSEG1", "little")
 CHECKPOINT_MAGIC = int.from_bytes(b"PENSCKT1", "little")
-CONTROL_MAGIC = 0x314C525453544E50
 VERSION = 1
-CONTROL_VERSION = 2
 HEADER = 4096
 STATE_SIZE = 256
 TABLE_AT = 65536
@@ -177,20 +176,16 @@ class Checker:
         if not self.report.live:
             return
         path = os.path.join(self.root, "control")
-        try:
-            with open(path, "rb") as file:
-                magic, version, ready, _, _, written = struct.unpack("<QII16sQQ", file.read(48))
-        except (OSError, struct.error) as error:
-            self.report.problem(f"{path}: {error}")
-            return
-        if magic != CONTROL_MAGIC or version != CONTROL_VERSION or ready != 1:
+        found = control(self.root) if left_as(self.root, READY) else None
+        if found is None:
             self.report.notes.append("the store is being recovered: checked as it is now")
             return
-        self.limit = written
+        self.limit = found.written
         room = (os.stat(path).st_size - TABLE_AT) // SLOT.itemsize
         self.fold.table = np.memmap(path, SLOT, "r", TABLE_AT, (min(room, TABLE_SLOTS),))
         self.report.notes.append(
-            f"the store is in use: checked up to {self.place(written)}, written when this began")
+            f"the store is in use: checked up to {self.place(found.written)}, written when this "
+            "began")
 
     def map_index(self) -> None:
         path = os.path.join(self.root, "index")

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from penstock.engine.compaction import Compaction
+from penstock.engine.control import CLOSED, READY, boot_id, left_as, refuse_other_version
 from penstock.engine.errors import (
     CorruptionError,
     EngineError,
@@ -38,8 +39,6 @@ ENTRY = np.dtype(
     [("position", "<u8"), ("stored_us", "<u8"), ("size", "<u4"), ("tag", "<u4"), ("key", "<u4"),
      ("spare", "<u4")]
 )
-CONTROL_MAGIC = 0x314C525453544E50
-CONTROL_VERSION, CONTROL_READY, CONTROL_CLOSED = 3, 1, 2
 CHECKPOINT_BYTES = 64 << 20
 IDLE_MS = 1000  # between two looks of the maintenance thread when nothing happens
 AHEAD = 4  # segments made ahead of need at most
@@ -134,7 +133,7 @@ def join(store: Store, root: str, lock: int, segment_size: int, repair: bool) ->
         if file_lock(lock, fcntl.F_WRLCK, wait=False):
             identity = identify(root, segment_size)
             store._attach(root, *identity, lock)
-            closed = left_as(root, CONTROL_CLOSED)
+            closed = left_as(root, CLOSED)
             store._map(True, boot_id())
             recover(store, root, repair)
             if not closed:
@@ -143,30 +142,14 @@ def join(store: Store, root: str, lock: int, segment_size: int, repair: bool) ->
             return
         if not file_lock(lock, fcntl.F_RDLCK, wait=True):
             raise StoreLockedError(f"{root} is locked")
-        if left_as(root, CONTROL_READY):
+        if left_as(root, READY):
             store._attach(root, *identify(root, segment_size), lock)
             store._map(False, b"")
             return
+        refuse_other_version(root)
         # Whoever recovered died before it was done: one of us must get the lock alone.
         file_lock(lock, fcntl.F_UNLCK, wait=True)
         time.sleep(random.uniform(0.001, 0.01))
-
-
-def left_as(root: str, state: int) -> bool:
-    """Whether the control file is of this boot and says that the store is ready, or closed."""
-    try:
-        with open(os.path.join(root, "control"), "rb") as file:
-            magic, version, ready, boot = struct.unpack("<QII16s", file.read(32))
-    except (OSError, struct.error):
-        return False
-    found = (magic, version, ready, boot)
-    return bool(found == (CONTROL_MAGIC, CONTROL_VERSION, state, boot_id()))
-
-
-def boot_id() -> bytes:
-    """16 bytes that change with each start of the kernel: what memory held is gone with it."""
-    text = Path("/proc/sys/kernel/random/boot_id").read_text()
-    return bytes.fromhex(text.strip().replace("-", ""))
 
 
 def file_lock(fd: int, kind: int, *, wait: bool) -> bool:

@@ -191,3 +191,22 @@ def test_what_recovery_lets_be_seen_is_on_disk_first(
     order = [(e.kind, e.segment) for _, e in events((tmp_path / "trace").read_bytes())]
     by_python = any(name.endswith("00000001.seg") for name in synced)
     assert by_python or (2, 1) in order[: order.index((1, 2))]
+
+
+def test_what_a_crash_tore_is_never_written_over(tmp_path: Path) -> None:
+    store = quiet(opened(tmp_path / "one"))
+    store.queue("red").append(b"whole")
+    whole = store.stat()["written"] & 0xFFFFFFFF
+    store.queue("red").append(b"torn" * 300)
+    copy = crashed(store, tmp_path / "two")
+    store.close()
+    log = copy / "log" / "00000001.seg"
+    left = bytearray(log.read_bytes())
+    left[whole + 600 : whole + 1200] = bytes(600)
+    log.write_bytes(left)
+    with opened(copy) as again:
+        assert messages(again.queue("red")) == {0: b"whole"}
+        again.queue("red").append(b"later")
+        assert again.stat()["written"] >> 32 > 1
+        assert messages(again.queue("red")) == {0: b"whole", 1: b"later"}
+    assert log.read_bytes() == left

@@ -67,6 +67,7 @@ def test_a_store_in_use_is_checked_up_to_what_was_written(tmp_path: Path) -> Non
     store.checkpoint()
     report = check(tmp_path / "s")
     assert report.live and report.problems == [] and report.entries == 40
+    assert any("the store is in use" in note for note in report.notes)
     store.close()
     assert not check(tmp_path / "s").live
 

@@ -16,6 +16,7 @@ from penstock.engine import (
     QueueNotFoundError,
     Store,
     StoreClosedError,
+    StoreLockedError,
 )
 
 
@@ -87,6 +88,18 @@ def test_the_same_store_is_open_twice_in_a_process(tmp_path: Path) -> None:
     two.close()
     with opened(tmp_path / "store") as store:
         assert messages(store.queue("red")) == {0: b"from one", 1: b"from two"}
+
+
+def test_a_store_in_use_by_another_version_is_refused_by_name(tmp_path: Path) -> None:
+    with opened(tmp_path / "store") as store:
+        store.queue("red").append(b"kept")
+        with open(tmp_path / "store" / "control", "r+b") as file:
+            file.seek(8)
+            file.write((99).to_bytes(4, "little"))
+        with pytest.raises(StoreLockedError, match="another version of Penstock.* 99 "):
+            opened(tmp_path / "store")
+    with opened(tmp_path / "store") as again:
+        assert messages(again.queue("red")) == {0: b"kept"}
 
 
 def test_a_child_must_open_the_store_itself(tmp_path: Path) -> None:
