@@ -37,6 +37,7 @@ include "_cold.pxi"         # records of segments that are gone
 include "_index.pxi"        # offset -> position
 include "_live.pxi"         # what each segment is still needed for
 include "_delivery.pxi"     # leases and confirmations of a group
+include "_mend.pxi"         # their locks, and what a dead holder left
 include "_filter.pxi"      # programs of filters, and which may run
 include "_filter_sql.pxi"  # conditions over properties
 include "_order.pxi"        # who is next in line, by key

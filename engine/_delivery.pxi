@@ -4,7 +4,8 @@
 # flight, not as what is stored. All of it under the group's stripe lock.
 #
 # Invariants: 1. floor <= cursor. 2. A slot is LEASED, WAITING, READY, HELD or CONFIRMED once taken, else FRESH.
-# 3. child.ready and child.done are exact; child.due is at most the earliest deadline below it.
+# 3. child.ready and child.done are exact; child.due is at most the earliest deadline below it. 4. A holder may die
+# between any two stores: a slot gets its state last, and who takes the lock next mends the rest (stripe_take).
 
 cdef enum:
     SLOTS = 256
@@ -20,6 +21,11 @@ cdef enum:
 
 cdef enum:
     HEIGHT_LIMIT = 7            # 256 * 128^7 offsets: beyond any count
+
+cdef enum:
+    WIDENED_BITS = 24           # of root.done while the tree is made higher: its height then
+
+cdef uint32_t WIDENED = 0x80000000
 
 cdef struct slot_t:
     uint64_t until_us
@@ -56,9 +62,10 @@ cdef int tree_widen(core_t* core, group_t* group, uint64_t offset) noexcept nogi
             return STORE_FULL
         first = <child_t*>arena_page(core, page)
         first[0] = group.root
-        group.root.page = page
+        # In one store: after a death here the mark says what the page is.
+        store64(<uint64_t*>&group.root, page | <uint64_t>(WIDENED | (group.height + 1) << WIDENED_BITS) << 32)
+        store32(&group.height, group.height + 1)
         group.root.done = 1 if first.page == FULL else 0
-        group.height += 1
     return DONE
 
 
@@ -278,12 +285,12 @@ cdef bint ready_first(core_t* core, group_t* group, path_t* path, uint64_t* offs
 cdef void slot_lease(group_t* group, path_t* path, uint64_t until_us) noexcept nogil:
     if path.slot.state == READY:
         path_ready(group, path, -1)
-    path.slot.state = LEASED
-    path.slot.until_us = until_us
-    if path.slot.attempts < 65535:
-        path.slot.attempts += 1
     group.nonce += 1
     path.slot.nonce = group.nonce
+    path.slot.until_us = until_us
+    store8(&path.slot.state, LEASED)
+    if path.slot.attempts < 65535:
+        path.slot.attempts += 1
     path_waiting(group, path, 1)
     path_due(group, path, until_us)
 
@@ -427,52 +434,3 @@ cdef inline void child_sum(child_t* child, const child_t* below) noexcept nogil:
     child.waiting += below.waiting
     child.done += below.page == FULL
     child.due = min(child.due, below.due)
-
-
-cdef void sums_mend(core_t* core, child_t* child, uint32_t height) noexcept nogil:
-    """Make the sums anew from the slots: a holder of the stripe died in the middle of a change."""
-    cdef uint32_t at
-    cdef slot_t* slot
-    cdef child_t* below
-    child.ready = 0
-    child.waiting = 0
-    child.due = NEVER
-    if child.page == 0 or child.page == FULL:
-        return
-    child.done = 0
-    if height == 0:
-        slot = <slot_t*>arena_page(core, child.page)
-        slots_sum(child, slot)
-        return
-    below = <child_t*>arena_page(core, child.page)
-    for at in range(CHILDREN):
-        sums_mend(core, below + at, height - 1)
-        child_sum(child, below + at)
-
-
-cdef inline uint32_t stripe_of(core_t* core, const group_t* group) noexcept nogil:
-    """The stripe by the slot, which stays when the group is removed while somebody waits for it or holds it."""
-    return <uint32_t>((<const uint8_t*>group - (core.base + GROUPS_AT)) // 256 % STRIPES)
-
-
-cdef void stripe_lock(core_t* core, group_t* group) noexcept nogil:
-    """Take the group's lock; if its last holder died inside, mend every group it guards."""
-    stripe_take(core, stripe_of(core, group))
-
-
-cdef void stripe_take(core_t* core, uint32_t at) noexcept nogil:
-    cdef uint32_t slot
-    cdef group_t* other
-    if mutex_lock(&core.control.stripes[at]) == 0:
-        return
-    for slot in range(core.control.state.group_slots):
-        other = group_slot(core, slot)
-        if other.id and other.id % STRIPES == at:
-            sums_mend(core, &other.root, other.height)
-            other.cursor = max(other.cursor, other.floor)
-            if other.order:
-                order_rebuild(core, other)
-
-
-cdef void stripe_unlock(core_t* core, group_t* group) noexcept nogil:
-    pthread_mutex_unlock(&core.control.stripes[stripe_of(core, group)])

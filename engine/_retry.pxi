@@ -317,8 +317,8 @@ cdef int release_one(core_t* core, group_t* group, const receipt_t* receipt, uin
         path_ready(group, &path, 1)
         path.slot.state = READY
         return DONE
-    path.slot.state = WAITING
     path.slot.until_us = now + wait_us
+    store8(&path.slot.state, WAITING)
     path_due(group, &path, path.slot.until_us)
     released.group = group.id
     released.generation = group.generation

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from consuming import CONSUMING
+from dying import DYING
 from mutant import Mutant
 from speaking_cmq import CMQ
 from waiting import WAITING
@@ -71,6 +72,20 @@ MUTANTS = (
         "fdatasync(core.sync_fds[slot])",
         "fdatasync(core.sync_fds[0])",
         (SYNCS,),
+    ),
+    Mutant(
+        "what a dead leader's sync may have lost is written again",
+        "engine/_sync.pxi",
+        "            at = write_again(core)\n",
+        "            at = 0\n",
+        ("tests/crash/test_sync_death.py",),
+    ),
+    Mutant(
+        "what is written again was looked at first",
+        "engine/_sync.pxi",
+        "        if not frame_whole(core, base, at, salt):\n            return EIO\n",
+        "",
+        ("tests/crash/test_sync_death.py",),
     ),
     Mutant(
         "a lane tells nothing before the disk has it",
@@ -364,6 +379,7 @@ MUTANTS = (
         (ATTACKS,),
     ),
     *CONSUMING,
+    *DYING,
     *CMQ,
     *WAITING,
 )

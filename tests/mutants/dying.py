@@ -1,0 +1,52 @@
+"""Mutants of what a death between two stores leaves to others."""
+
+from __future__ import annotations
+
+from mutant import Mutant
+
+DEATHS = "tests/crash/test_deaths.py"
+
+DYING = (
+    Mutant(
+        "dying: what the cursor has passed and nobody took comes all the same",
+        "engine/_mend.pxi",
+        "    taken_mend(core, group, &group.root, group.height, 0)\n",
+        "",
+        (DEATHS,),
+    ),
+    Mutant(
+        "dying: a lease has its end before it is one",
+        "engine/_delivery.pxi",
+        "    path.slot.until_us = until_us\n    store8(&path.slot.state, LEASED)\n",
+        "    store8(&path.slot.state, LEASED)\n    path.slot.until_us = until_us\n",
+        (DEATHS,),
+    ),
+    Mutant(
+        "dying: a wait has its end before it is one",
+        "engine/_retry.pxi",
+        "    path.slot.until_us = now + wait_us\n    store8(&path.slot.state, WAITING)\n",
+        "    store8(&path.slot.state, WAITING)\n    path.slot.until_us = now + wait_us\n",
+        (DEATHS,),
+    ),
+    Mutant(
+        "dying: a tree that was being made higher is as high as its root",
+        "engine/_mend.pxi",
+        "    if group.root.done & WIDENED:\n",
+        "    if False:\n",
+        (DEATHS,),
+    ),
+    Mutant(
+        "dying: what a dead process confirmed does not hold the floor back",
+        "engine/_mend.pxi",
+        "        order_rebuild(core, group)\n    floor_advance(core, group)\n",
+        "        order_rebuild(core, group)\n",
+        (DEATHS,),
+    ),
+    Mutant(
+        "dying: lines are made anew after a death",
+        "engine/_mend.pxi",
+        "    if group.order:\n        order_rebuild(core, group)\n    floor_advance",
+        "    floor_advance",
+        (DEATHS,),
+    ),
+)
