@@ -56,7 +56,7 @@ def _pipelined(files: list[dict[str, Any]]) -> Line:
                 None) if entry else None
     if rate is None:
         return asked, "not measured", None, LIMITS["pipelined"], command
-    return asked, f"{rate:,.0f}/s", rate >= 2.5e6, LIMITS["pipelined"], command
+    return asked, f"{rate:,.0f} /s", rate >= 2.5e6, LIMITS["pipelined"], command
 
 
 def _batches(rows: list[Row]) -> Line:
@@ -68,7 +68,7 @@ def _batches(rows: list[Row]) -> Line:
     if rate is None or not peers:
         return asked, "not measured", None, LIMITS["batches"], command
     best, name = peers[-1]
-    return (asked, f"{rate / best:.2f} × ({rate:,.0f}/s, {name} {best:,.0f}/s)",
+    return (asked, f"{rate / best:.2f} × ({rate:,.0f} /s, {name} {best:,.0f} /s)",
             rate >= 5 * best, LIMITS["batches"], command)
 
 

@@ -91,7 +91,7 @@ def test_a_comparison_with_a_peer_is_judged(keep, tmp_path, ratio, verdict):
     told = {"when": "2026", "cpus": 2, "kernel": "6", "commit": "abc"}
     (tmp_path / "compare.json").write_text(json.dumps({"machine": told, "rows": rows}))
     assert verdict in asked_line(report.page(), "64 × 1 in flight")
-    assert "2,500,000/s | reached" in asked_line(report.page(), "8 connections × 64")
+    assert "2,500,000 /s | reached" in asked_line(report.page(), "8 connections × 64")
 
 
 def test_a_plot_with_a_logarithmic_scale_puts_decades_at_equal_distances():

@@ -2,9 +2,11 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"fmt"
 	"io"
 	"net"
+	"strconv"
 	"strings"
 )
 
@@ -15,6 +17,7 @@ type beanstalkLink struct {
 	connection net.Conn
 	reader     *bufio.Reader
 	ids        []uint64
+	out        []byte
 }
 
 func (d *beanstalk) open() (*beanstalkLink, error) {
@@ -31,23 +34,24 @@ func (d *beanstalk) consumer(int) (consumer, error) { return d.open() }
 
 func (l *beanstalkLink) expect(word string, count int) error {
 	for ; count > 0; count-- {
-		line, err := l.reader.ReadString('\n')
+		line, err := l.reader.ReadSlice('\n')
 		if err != nil {
 			return err
 		}
-		if !strings.HasPrefix(line, word) {
-			return fmt.Errorf("beanstalkd: %s", strings.TrimSpace(line))
+		if !bytes.HasPrefix(line, []byte(word)) {
+			return fmt.Errorf("beanstalkd: %s", bytes.TrimSpace(line))
 		}
 	}
 	return nil
 }
 
 func (l *beanstalkLink) send(bodies [][]byte) error {
-	var out []byte
+	l.out = l.out[:0]
 	for _, body := range bodies {
-		out = fmt.Appendf(out, "put 0 0 600 %d\r\n%s\r\n", len(body), body)
+		l.out = strconv.AppendInt(append(l.out, "put 0 0 600 "...), int64(len(body)), 10)
+		l.out = append(append(append(l.out, "\r\n"...), body...), "\r\n"...)
 	}
-	if _, err := l.connection.Write(out); err != nil {
+	if _, err := l.connection.Write(l.out); err != nil {
 		return err
 	}
 	return l.expect("INSERTED", len(bodies))
@@ -62,14 +66,21 @@ func (l *beanstalkLink) receive(count int) ([][]byte, error) {
 		return nil, err
 	}
 	for ; count > 0; count-- {
-		line, err := l.reader.ReadString('\n')
+		line, err := l.reader.ReadSlice('\n')
 		if err != nil {
 			return nil, err
 		}
-		var id uint64
-		var size int
-		if _, err := fmt.Sscanf(line, "RESERVED %d %d", &id, &size); err != nil {
+		words := strings.Fields(string(line))
+		if len(words) != 3 || words[0] != "RESERVED" {
 			continue
+		}
+		id, err := strconv.ParseUint(words[1], 10, 64)
+		if err != nil {
+			return nil, err
+		}
+		size, err := strconv.Atoi(words[2])
+		if err != nil {
+			return nil, err
 		}
 		body := make([]byte, size+2)
 		if _, err := io.ReadFull(l.reader, body); err != nil {
@@ -82,11 +93,12 @@ func (l *beanstalkLink) receive(count int) ([][]byte, error) {
 }
 
 func (l *beanstalkLink) confirm() error {
-	var out []byte
+	l.out = l.out[:0]
 	for _, id := range l.ids {
-		out = fmt.Appendf(out, "delete %d\r\n", id)
+		l.out = strconv.AppendUint(append(l.out, "delete "...), id, 10)
+		l.out = append(l.out, "\r\n"...)
 	}
-	if _, err := l.connection.Write(out); err != nil {
+	if _, err := l.connection.Write(l.out); err != nil {
 		return err
 	}
 	return l.expect("DELETED", len(l.ids))

@@ -44,9 +44,19 @@ func (d *penstock) open() (*penstockLink, error) {
 }
 
 func (l *penstockLink) ask(verb byte, payload []byte) ([]byte, error) {
-	l.out = binary.LittleEndian.AppendUint32(l.out[:0], uint32(12+len(payload)))
-	l.out = append(append(l.out, verb), make([]byte, 11)...)
-	if _, err := l.connection.Write(append(l.out, payload...)); err != nil {
+	l.begin(verb)
+	l.out = append(l.out, payload...)
+	return l.answer()
+}
+
+// begin starts a frame in the buffer that the link keeps; what it asks is appended there, once.
+func (l *penstockLink) begin(verb byte) {
+	l.out = append(l.out[:0], 0, 0, 0, 0, verb, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+}
+
+func (l *penstockLink) answer() ([]byte, error) {
+	binary.LittleEndian.PutUint32(l.out, uint32(len(l.out)-4))
+	if _, err := l.connection.Write(l.out); err != nil {
 		return nil, err
 	}
 	head := make([]byte, 16)
@@ -58,7 +68,7 @@ func (l *penstockLink) ask(verb byte, payload []byte) ([]byte, error) {
 		return nil, err
 	}
 	if status := binary.LittleEndian.Uint16(head[6:]); status != 0 {
-		return nil, fmt.Errorf("verb %d was answered with %d: %s", verb, status, answer[4:])
+		return nil, fmt.Errorf("verb %d was answered with %d: %s", l.out[4], status, answer[4:])
 	}
 	return answer, nil
 }
@@ -71,22 +81,22 @@ func (d *penstock) producer(int) (producer, error) { return d.open() }
 func (d *penstock) consumer(int) (consumer, error) { return d.open() }
 
 func (l *penstockLink) send(bodies [][]byte) error {
+	l.begin(verbSend)
 	// Durability 1: acknowledged once it is on disk. The kernel level is asked for with 0.
-	head := binary.LittleEndian.AppendUint32(nil, l.queue)
-	head = append(head, penstockDurability, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
-	if len(bodies) == 1 {
-		_, err := l.ask(verbSend, append(head, bodies[0]...))
-		return err
+	l.out = binary.LittleEndian.AppendUint32(l.out, l.queue)
+	l.out = append(l.out, penstockDurability, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+	if len(bodies) > 1 {
+		l.out[4] = verbSendBatch
+		l.out = binary.LittleEndian.AppendUint32(l.out, uint32(len(bodies)))
+		l.out = append(l.out, 0, 0, 0, 0)
+		for _, body := range bodies {
+			l.out = binary.LittleEndian.AppendUint32(l.out, uint32(len(body)))
+		}
 	}
-	head = binary.LittleEndian.AppendUint32(head, uint32(len(bodies)))
-	head = append(head, 0, 0, 0, 0)
 	for _, body := range bodies {
-		head = binary.LittleEndian.AppendUint32(head, uint32(len(body)))
+		l.out = append(l.out, body...)
 	}
-	for _, body := range bodies {
-		head = append(head, body...)
-	}
-	_, err := l.ask(verbSendBatch, head)
+	_, err := l.answer()
 	return err
 }
 
