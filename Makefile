@@ -91,9 +91,12 @@ asv: $(if $(COMMITS),,build) $(VENV)/bench ## run the benchmark suite; COMMITS=m
 	@exec $(VENV)/bin/asv run --show-stderr $(if $(COMMITS),"$(COMMITS)",--quick --python=same \
 	  --set-commit-hash "$$(git rev-parse HEAD)") $(ARGS)
 
+# With ARGS only what they say is measured; without, all but the backlog, and the report is made anew.
 peers: build $(VENV)/peers ## get the peers from their registries and measure ours beside them
 	@$(PY) benchmarks/peers/install.py
-	@exec $(PY) benchmarks/peers/run.py $(ARGS)
+	@$(PY) benchmarks/peers/run.py $(ARGS)
+	@$(if $(ARGS),:,$(PY) benchmarks/peers/embedded.py)
+	@$(if $(ARGS),:,$(PY) benchmarks/peers/report.py)
 
 gate: build $(VENV)/base ## count what each call costs in BASE (main unless said) and in this tree; fail if it grew
 	@exec $(PY) benchmarks/gate/gate.py --base $(or $(BASE),main) $(ARGS)

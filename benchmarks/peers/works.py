@@ -31,6 +31,7 @@ WORKS = {
     "W4 drain": Work("receive", 0, 4, 1000),
 }
 WINDOW = 10_000
+LONG_BATCH = 1000
 
 
 def command(peer: Peer, server: Server, work: Work, size: int, seconds: float, count: int = 0,
@@ -40,6 +41,9 @@ def command(peer: Peer, server: Server, work: Work, size: int, seconds: float, c
     warm = str(peer.warm_up)
     batch = min(work.batch, peer.batch)
     if peer.java:
+        # Of so short a run the second compiler takes more than it gives, unless a batch is long.
+        if work.batch < LONG_BATCH:
+            begin.insert(1, "-XX:TieredStopAtLevel=1")
         return [*begin, *map(str, (work.kind, work.producers, work.consumers, batch, size, seconds,
                                    warm, count, WINDOW, rate))]
     words = {"work": work.kind, "producers": work.producers, "consumers": work.consumers,

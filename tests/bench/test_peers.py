@@ -1,8 +1,12 @@
 """Peers are started, watched and stopped whole, and what cannot be had is named."""
 
+import json
 import shutil
+import socket
 import subprocess
 import sys
+import threading
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -67,6 +71,13 @@ def test_every_loader_is_told_the_same(peer):
     server = processes.Server("127.0.0.1:1", 1)
     words = works.command(peer, server, works.WORKS["W2"], 128, 3.0)
     assert {"64", "1", "128", "3.0"} <= set(words)
+
+
+def test_a_request_has_no_more_messages_than_the_peer_takes():
+    rocket = next(peer for peer in servers.PEERS if peer.name == "rocketmq")
+    server = processes.Server("127.0.0.1:1", 1)
+    words = works.command(rocket, server, works.WORKS["W1"], 128, 3.0)
+    assert "256" in words and "1000" not in words
 
 
 def test_what_a_loader_and_its_server_did_is_kept(tmp_path):
@@ -148,3 +159,28 @@ for sync in (lambda: os.fdatasync(fd), lambda: os.fsync(fd), page.flush, lambda:
 def test_a_command_that_cannot_be_delayed_is_named(tmp_path):
     with ExitStack() as stack, pytest.raises(processes.MissingError, match="no-such-queue"):
         processes.start(stack, tmp_path, ["no-such-queue"], 1, 1.0)
+
+
+@pytest.mark.skipif(not (install.BIN / "load").exists(), reason="make peers was not run here")
+def test_a_request_that_takes_longer_than_what_is_measured_is_not_nothing():
+    """Ten messages each 0.8 s, of which 0.2 s are measured: 12.5 a second, where it was 0."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve():
+            connection = listener.accept()[0]
+            with connection:
+                while got := connection.recv(65536):
+                    while got.count(b"put ") < 10 or not got.endswith(b"\r\n"):
+                        got += connection.recv(65536)
+                    time.sleep(0.8)
+                    connection.sendall(b"INSERTED 1\r\n" * 10)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        words = {"kind": "beanstalkd", "address": f"127.0.0.1:{listener.getsockname()[1]}",
+                 "batch": 10, "seconds": 0.2, "warm-up": 0.1}
+        told = run.loaded([str(install.BIN / "load"),
+                           *(text for name, value in words.items()
+                             for text in (f"-{name}", str(value)))])
+        thread.join()
+    assert 0 < json.loads(told)["rate"] < 13
