@@ -17,6 +17,7 @@ cdef extern from "os.h" nogil:
     void store32(uint32_t*, uint32_t)
     void store8(uint8_t*, uint8_t)
     uint32_t add32(uint32_t*, int)
+    uint32_t swap32(uint32_t*, uint32_t)
     uint64_t add64(uint64_t*, int64_t)
     void futex_wait(uint32_t*, uint32_t, int64_t)
     void futex_wait_either(uint32_t*, uint32_t, uint32_t*, uint32_t, int64_t)

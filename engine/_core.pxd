@@ -136,6 +136,12 @@ cdef class Lane:
                       uint16_t text_size, uint8_t* verdicts) noexcept nogil
     # Wake the committer: once per socket read event or loop turn, after staging.
     cdef void kick(self) noexcept nogil
+    # Whether what is staged would be committed in so short a time that the loop may wait for it.
+    cdef bint brief(self) noexcept nogil
+    # Commit what is staged on the loop's own thread, to be drained at once; False if the committer is at work.
+    cdef bint commit(self) noexcept nogil
+    # How long a round waits for the disk (µs), a running mean.
+    cdef uint32_t sync_us(self) noexcept nogil
     # Whether the committer waits to be kicked.
     cdef bint resting(self) noexcept nogil
     # Completed operations, oldest first, up to room of them; returns how many. Call when fileno() is readable, until 0.

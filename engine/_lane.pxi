@@ -120,6 +120,15 @@ cdef class Lane:
     cdef void kick(self) noexcept nogil:
         lane_kick(<lane_t*>self.lane)
 
+    cdef bint brief(self) noexcept nogil:
+        return lane_brief(<lane_t*>self.lane)
+
+    cdef bint commit(self) noexcept nogil:
+        return lane_commit(<lane_t*>self.lane)
+
+    cdef uint32_t sync_us(self) noexcept nogil:
+        return load32(&(<lane_t*>self.lane).sync_us)
+
     cdef bint resting(self) noexcept nogil:
         return load32(&(<lane_t*>self.lane).asleep)
 
@@ -127,7 +136,9 @@ cdef class Lane:
         cdef lane_t* lane = <lane_t*>self.lane
         cdef round_t* round
         cdef int found = 0
-        event_clear(lane.event)
+        if load32(&lane.told):
+            event_clear(lane.event)
+            swap32(&lane.told, 0)       # before the look, so that whoever is done after it tells again
         pthread_mutex_lock(&lane.lock)
         while lane.done_first != NULL:
             round = lane.done_first
@@ -137,7 +148,7 @@ cdef class Lane:
                     found += 1
                 round.drained += 1
             if round.drained < round.count:
-                event_set(lane.event)
+                lane_tell(lane)
                 break
             lane.done_first = round.next
             if lane.done_first == NULL:
@@ -227,6 +238,15 @@ cdef class Lane:
 
     def _kick(self):
         self.kick()
+
+    def _commit(self):
+        """As a loop does; None where it leaves that to the committer."""
+        cdef bint committed
+        if not self.brief():
+            return None
+        with nogil:
+            committed = self.commit()
+        return committed
 
     def _pace(self, uint32_t sync_us):
         """For tests: as if the disk took so long."""

@@ -3,6 +3,9 @@
 
 cdef enum:
     SLOW_SYNC_US = 500          # where the disk takes longer, a second thread commits while the first waits for it
+    BRIEF_BYTES = 1 << 18       # a loop commits no more than this by itself,
+    BRIEF_FEW = 16              # and of fewer operations than that a quarter
+    FLUSH_US = 5000             # a committer at work flushes what asks for no disk that often
 
 cdef struct lane_t:
     core_t* core
@@ -24,6 +27,9 @@ cdef struct lane_t:
     uint32_t flying             # rounds of direct callers between their commit and their end
     uint32_t stop
     uint32_t pending            # rounds staged or under way
+    uint32_t told               # the event is set, and the loop has not looked since
+    uint32_t flushing           # the committer is about to flush what was sent at kernel durability
+    uint32_t looking            # the loop commits by itself, and will look then
     uint64_t limit              # bytes a round may have
     int event
     pthread_t thread, assistant
@@ -125,6 +131,15 @@ cdef bint lane_slow(lane_t* lane) noexcept nogil:
     return load32(&lane.sync_us) > SLOW_SYNC_US
 
 
+cdef bint lane_brief(lane_t* lane) noexcept nogil:
+    """Whether a loop commits what is staged by itself: waking a thread, and being woken, takes as long as the disk.
+
+    While a large round is written the loop reads the next one.
+    """
+    cdef round_t* round = lane.filling
+    return not lane_slow(lane) and round.size <= (BRIEF_BYTES if round.count >= BRIEF_FEW else BRIEF_BYTES // 4)
+
+
 cdef void lane_paced(lane_t* lane, uint64_t began) noexcept nogil:
     """Learn how long a round waited for the disk."""
     cdef uint32_t mean = load32(&lane.sync_us)
@@ -139,8 +154,14 @@ cdef void lane_finish(lane_t* lane, round_t* round) noexcept nogil:
         lane_paced(lane, began)
 
 
-cdef void lane_settle(lane_t* lane) noexcept nogil:
-    """Hand over what is finished, in the order in which it was written; another thread's round as well."""
+cdef void lane_tell(lane_t* lane) noexcept nogil:
+    """Make the loop look, once for all there is to see until it does."""
+    if swap32(&lane.told, 1) == 0:
+        event_set(lane.event)
+
+
+cdef uint32_t lane_settle(lane_t* lane) noexcept nogil:
+    """Hand over what is finished, in the order in which it was written; another thread's round as well. How many."""
     cdef round_t* round
     cdef uint32_t moved = 0
     pthread_mutex_lock(&lane.lock)
@@ -157,8 +178,7 @@ cdef void lane_settle(lane_t* lane) noexcept nogil:
         lane.done_last = round
         moved += 1
     pthread_mutex_unlock(&lane.lock)
-    if moved:
-        event_set(lane.event)
+    return moved
 
 
 cdef uint64_t lane_fly(lane_t* lane, round_t* round) noexcept nogil:
@@ -190,37 +210,72 @@ cdef void lane_fail(lane_t* lane, uint64_t ticket) noexcept nogil:
     pthread_mutex_unlock(&lane.lock)
 
 
+cdef bint lane_write(lane_t* lane, uint32_t* asleep, uint64_t* target, uint64_t* ticket) noexcept nogil:
+    """Write the round that is staged; False if there is none, and then asleep is set. In the lane's turn.
+
+    target: what has to be on disk for it, or 0. The round itself belongs to whoever settles it.
+    """
+    cdef round_t* round
+    pthread_mutex_lock(&lane.lock)
+    round = lane_swap(lane)
+    if round == NULL and asleep != NULL:
+        store32(asleep, 1)
+    pthread_mutex_unlock(&lane.lock)
+    if round == NULL:
+        return False
+    round_commit(lane.core, round)
+    target[0] = round.end if round.disk else 0
+    ticket[0] = lane_fly(lane, round)
+    return True
+
+
+cdef uint32_t lane_prove(lane_t* lane, uint64_t target, uint64_t ticket) noexcept nogil:
+    """Wait for the disk where a round asks for it, and hand over what is finished by then. How many rounds."""
+    cdef uint64_t began
+    if target:
+        began = monotonic_us()
+        if make_durable(lane.core, target) != DONE:
+            lane_fail(lane, ticket)
+        lane_paced(lane, began)
+    return lane_settle(lane)
+
+
 cdef void lane_work(lane_t* lane, uint32_t* asleep) noexcept nogil:
     """Commit what is staged until there is nothing; then asleep is set."""
-    cdef core_t* core = lane.core
-    cdef round_t* round
-    cdef uint64_t target, ticket, began
+    cdef uint64_t target, ticket
+    cdef bint wrote
     store32(asleep, 0)
     while True:
         # Swapped and committed in one turn, so that rounds are written in the order in which they were staged.
         pthread_mutex_lock(&lane.turn)
-        pthread_mutex_lock(&lane.lock)
-        round = lane_swap(lane)
-        if round == NULL:
-            store32(asleep, 1)
-        pthread_mutex_unlock(&lane.lock)
-        if round == NULL:
-            pthread_mutex_unlock(&lane.turn)
-            return
-        round_commit(core, round)
-        target = round.end if round.disk else 0
-        ticket = lane_fly(lane, round)
+        wrote = lane_write(lane, asleep, &target, &ticket)
         pthread_mutex_unlock(&lane.turn)
-        began = monotonic_us()
-        if target:
-            if make_durable(core, target) != DONE:
-                lane_fail(lane, ticket)
-            lane_paced(lane, began)
-        lane_settle(lane)
-        if target == 0 and began - lane.flushed_us > 5000:
-            make_durable(core, load64(&core.control.written))
+        if not wrote:
+            return
+        if lane_prove(lane, target, ticket):
+            lane_tell(lane)
+        if target == 0 and monotonic_us() - lane.flushed_us > FLUSH_US:
+            make_durable(lane.core, load64(&lane.core.control.written))
             lane.flushed_us = monotonic_us()
-            lane_settle(lane)
+            if lane_settle(lane):
+                lane_tell(lane)
+
+
+cdef bint lane_commit(lane_t* lane) noexcept nogil:
+    """Commit what is staged on the loop's thread. False if there is nothing, or the committer is at work."""
+    cdef uint64_t target, ticket
+    cdef bint wrote
+    if not load32(&lane.asleep) or mutex_try(&lane.turn) < 0:
+        return False
+    store32(&lane.looking, 1)
+    wrote = lane_write(lane, NULL, &target, &ticket)
+    pthread_mutex_unlock(&lane.turn)
+    if wrote:
+        lane_prove(lane, target, ticket)
+        if target == 0 and not load32(&lane.flushing):
+            lane_kick(lane)
+    swap32(&lane.looking, 0)        # before the look: a fence
+    return wrote
 
 
 cdef void* lane_run(void* with_) noexcept nogil:
@@ -235,10 +290,12 @@ cdef void* lane_run(void* with_) noexcept nogil:
             return NULL
         if load64(&core.control.durable) < load64(&core.control.written) and not load32(&core.control.poisoned):
             # What was sent at kernel durability becomes visible within a few milliseconds.
+            store32(&lane.flushing, 1)
             futex_wait(&lane.word, seen, 2000)
+            swap32(&lane.flushing, 0)       # before written is read: what is written later wakes us again
             if load32(&lane.word) == seen:
                 make_durable(core, load64(&core.control.written))
-                event_set(lane.event)
+                lane_tell(lane)
         else:
             lane_sleep(lane, seen)
 
@@ -268,21 +325,25 @@ cdef void lane_stop(lane_t* lane) noexcept nogil:
 
 
 cdef void lane_sleep(lane_t* lane, uint32_t seen) noexcept nogil:
-    """Sleep until something is staged, or, if receivers wait, until any process made something visible."""
+    """Sleep until something is staged; if receivers wait, tell the loop what any process made visible meanwhile."""
     cdef control_t* control = lane.core.control
     cdef uint32_t arrived
-    if not load32(&lane.watching):
-        futex_wait(&lane.word, seen, 100000)
-        return
-    add32(&control.receivers, 1)
-    arrived = load32(&control.arrival_word)
-    if arrived == lane.arrived:
-        futex_wait_either(&lane.word, seen, &control.arrival_word, arrived, 100000)
-    add32(&control.receivers, -1)
-    arrived = load32(&control.arrival_word)
-    if arrived != lane.arrived:
+    while load32(&lane.word) == seen:
+        if not load32(&lane.watching):
+            futex_wait(&lane.word, seen, 100000)
+            return
+        add32(&control.receivers, 1)
+        arrived = load32(&control.arrival_word)
+        if arrived == lane.arrived:
+            futex_wait_either(&lane.word, seen, &control.arrival_word, arrived, 100000)
+        add32(&control.receivers, -1)
+        arrived = load32(&control.arrival_word)
+        if arrived == lane.arrived:
+            return
         lane.arrived = arrived
-        event_set(lane.event)
+        # A loop that commits looks when it has done so.
+        if not load32(&lane.looking):
+            lane_tell(lane)
 
 
 cdef void lane_kick(lane_t* lane) noexcept nogil:

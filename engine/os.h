@@ -25,6 +25,9 @@ static inline void store64(uint64_t *word, uint64_t value) { __atomic_store_n(wo
 static inline uint32_t load32(const uint32_t *word) { return __atomic_load_n(word, __ATOMIC_ACQUIRE); }
 static inline void store32(uint32_t *word, uint32_t value) { __atomic_store_n(word, value, __ATOMIC_RELEASE); }
 static inline void store8(uint8_t *word, uint8_t value) { __atomic_store_n(word, value, __ATOMIC_RELEASE); }
+static inline uint32_t swap32(uint32_t *word, uint32_t value) {
+    return __atomic_exchange_n(word, value, __ATOMIC_ACQ_REL);
+}
 static inline uint32_t add32(uint32_t *word, int32_t value) {
     return __atomic_add_fetch(word, value, __ATOMIC_ACQ_REL);
 }

@@ -111,9 +111,7 @@ cdef class CmqRequests(CmqBase):
     cdef int flown(self, uint32_t tag) noexcept nogil:
         """One operation of a flight was staged."""
         self.flight(tag).left += 1
-        self.in_flight += 1
-        self.staged += 1
-        self.hub.in_flight += 1
+        self.entered()
         return NEXT
 
     cdef inline uint64_t cookie(self, uint32_t tag) noexcept nogil:

@@ -149,9 +149,7 @@ cdef class NativeBase(Framed):
             return HOLD
         if verdict != DONE:
             return self.refuse_verdict(CONFIRM, tag, verdict)
-        self.in_flight += 1
-        self.staged += 1
-        self.hub.in_flight += 1
+        self.entered()
         self.hub.confirms += count
         entry.tag = tag
         entry.count = count

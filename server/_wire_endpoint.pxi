@@ -14,6 +14,7 @@ cdef class Endpoint:
     cdef Hub hub
     cdef object transport
     cdef uint32_t slot, in_flight, held
+    cdef uint32_t staged            # operations that the hub was not told of yet
     cdef bint touched, closing
     cdef buffer_t out
     cdef double active, stalled, opened, kept_since
@@ -21,6 +22,12 @@ cdef class Endpoint:
 
     def __dealloc__(self):
         buffer_free(&self.out)
+
+    cdef inline void entered(self) noexcept nogil:
+        """One operation was staged."""
+        self.in_flight += 1
+        self.staged += 1
+        self.hub.in_flight += 1
 
     cdef int complete(self, operation_t* operation) except -1:
         """Append the reply of a drained operation."""

@@ -9,7 +9,7 @@ cdef class Framed(Endpoint):
       2. parked is the number of our requests in the waiting room, and waits holds them.
     """
     cdef buffer_t pending
-    cdef uint32_t parked, staged
+    cdef uint32_t parked
     cdef dict waits
 
     def __dealloc__(self):

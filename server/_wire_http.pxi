@@ -366,9 +366,7 @@ cdef class HttpEndpoint(HttpReplies):
         if self.hub.gates.count:
             self.hub.gates.send_charge(<uint32_t>route, 1, size + packed_size, now_ns())
         self.tag += 1
-        self.in_flight += 1
-        self.staged += 1
-        self.hub.in_flight += 1
+        self.entered()
         self.hub.sends += 1
         self.hub.messages += 1
         return NEXT

@@ -18,7 +18,7 @@ cdef class HttpReplies(HttpBase):
     cdef object refusal
     cdef CmqHot cmq
     cdef dict ready, told
-    cdef uint32_t tag, answered, staged
+    cdef uint32_t tag, answered
 
     cdef int after(self) except -1:
         """Something was answered: go on."""
@@ -34,9 +34,7 @@ cdef class HttpReplies(HttpBase):
                 self.told = {}
             self.told[self.tag] = (repeat, echoes, echo)
         self.tag += 1
-        self.in_flight += 1
-        self.staged += 1
-        self.hub.in_flight += 1
+        self.entered()
         return 0
 
     cdef int answer_json(self, const uint8_t* json, size_t size) except -1:

@@ -2,7 +2,7 @@
 
 cdef enum:
     DRAIN_ROOM = 4096
-    KICK_AT = 16            # requests staged that are worth a commit before the loop has read from everybody
+    KICK_AT = 16            # requests staged that are worth a long commit before the loop has read from everybody
     WOKEN_ROOM = 1024
     SLOT_SHIFT = 42         # cookie = slot (22 bits) | shape (2 bits) | 8 spare bits | tag (32 bits)
     SHAPE_SHIFT = 40
@@ -46,8 +46,10 @@ cdef class Hub:
     cdef readonly size_t kept
     cdef bint relief
     cdef readonly bint stopping
-    cdef uint32_t unkicked
-    cdef bint kicking
+    # Staged and not seen to: how many, how many of them when the turn before ended, how long that may go on.
+    cdef uint32_t unkicked, seen
+    cdef uint64_t linger_until
+    cdef bint turning
     # limits as C numbers
     cdef uint32_t frame_bytes, message_bytes, batch_messages, take_messages, take_bytes
     cdef uint32_t confirm_receipts, wait_limit, lease_limit, flight_limit, parked_limit
@@ -197,22 +199,50 @@ cdef class Hub:
         self.flush()
 
     cdef int kick(self, uint32_t staged) except -1:
-        """So many were staged: wake the committer now, or when the loop has read from all who have sent."""
+        """So many were staged: see to it that they are committed, by the committer or by us at the end of the turn."""
         self.unkicked += staged
-        if self.unkicked >= KICK_AT or not self.lane.resting():
+        if not self.lane.brief() and (self.unkicked >= KICK_AT or not self.lane.resting()):
             self.unkicked = 0
             self.lane.kick()
-        elif not self.kicking:
-            self.kicking = True
+        elif not self.turning:
+            self.turning = True
             self.loop.call_soon(self.on_turn)
         return 0
 
     def on_turn(self):
-        """The loop has read from all who have sent."""
-        self.kicking = False
-        if self.unkicked:
-            self.unkicked = 0
+        """The loop has read from all who had sent."""
+        cdef bint committed = False
+        self.turning = False
+        if self.unkicked == 0:
+            return
+        if self.lane.brief():
+            if self.linger():
+                return
+            with nogil:
+                committed = self.lane.commit()
+        self.unkicked = self.seen = 0
+        if committed:
+            self.on_ready()
+        else:
             self.lane.kick()
+
+    cdef bint linger(self) except -1:
+        """Whether to read once more before the commit: while that brings more, for no longer than a sync takes.
+
+        Whoever comes during a sync waits for its end and for another one.
+        """
+        cdef uint64_t now
+        if self.unkicked == self.seen:
+            return False
+        now = now_ns()
+        if self.seen == 0:
+            self.linger_until = now + 1000 * <uint64_t>self.lane.sync_us()
+        elif now > self.linger_until:
+            return False
+        self.seen = self.unkicked
+        self.turning = True
+        self.loop.call_soon(self.on_turn)
+        return True
 
     cdef int serve_woken(self) except -1:
         cdef uint32_t queues[WOKEN_ROOM]

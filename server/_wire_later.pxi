@@ -64,9 +64,7 @@ cdef class LaterBase(NativeBase):
             return HOLD
         if verdict != DONE:
             return self.refuse_verdict(frame[4], tag, verdict)
-        self.in_flight += 1
-        self.staged += 1
-        self.hub.in_flight += 1
+        self.entered()
         return NEXT
 
     cdef int decided(self, operation_t* operation) except -1:

@@ -151,9 +151,7 @@ cdef class NativeEndpoint(LaterBase):
         if verdict == DONE:
             if self.hub.gates.count:
                 self.hub.gates.send_charge(load32(frame + FRAME_HEAD), messages, size, now_ns())
-            self.in_flight += 1
-            self.staged += 1
-            self.hub.in_flight += 1
+            self.entered()
             self.hub.sends += 1
             self.hub.messages += messages
             return NEXT

@@ -35,10 +35,11 @@ class Red:
     def __init__(self, path: Path) -> None:
         self.store: Store = quiet(opened(path))
         self.queue: Queue = self.store.queue("red")
-        self.lane = Lane(self.store)
         self.threads = ThreadPoolExecutor(2)
-        # Both syncs have their files before anything is held.
+        # Both syncs have their files before anything is held, and the committer finds nothing to
+        # flush when it starts.
         self.queue.append(b"zero")
+        self.lane = Lane(self.store)
 
     def begin(self, body: bytes) -> Future[SendReceipt]:
         """Append on a thread; its sync has begun, and is held in slot 0."""
@@ -213,3 +214,71 @@ def test_rounds_of_a_slow_disk_are_written_in_the_order_they_were_staged(red: Re
     while len(messages(red.queue)) < 3:
         red.results()
     assert messages(red.queue) == {0: b"zero", 1: b"one", 2: b"two"}
+
+
+def resting(red: Red) -> None:
+    """Let the committer go to sleep: only then does a loop commit by itself."""
+
+    def alone() -> bool:
+        red.lane._pace(100)
+        assert red.lane._append(1, red.queue, b"first")
+        committed = red.lane._commit()
+        if committed:
+            return bool(red.lane._results())
+        red.lane._kick()
+        return not red.results()
+
+    until(alone)
+    red.lane._pace(100)
+
+
+def test_a_loop_that_commits_by_itself_has_its_results_at_once_and_on_disk(red: Red) -> None:
+    resting(red)
+    assert red.lane._append(3, red.queue, b"third") and red.lane._commit()
+    assert not select.select([red.lane.fileno()], [], [], 0)[0]
+    assert [(cookie, found.durability) for cookie, found in red.lane._results()] == [(3, "disk")]
+    assert red.store.stat()["durable"] == red.store.stat()["written"]
+
+
+def test_a_loop_does_not_commit_while_the_committer_does(red: Red) -> None:
+    resting(red)
+    red.lane._hold(0, True)
+    red.stage(b"third", 3)
+    until(lambda: red.lane._holding(0))
+    assert red.lane._append(4, red.queue, b"fourth") and red.lane._commit() is False
+    red.let_go(0)
+    told: list[int] = []
+    while len(told) < 2:
+        told += red.results()
+    assert told == [3, 4]
+
+
+def test_a_loop_does_not_wait_for_a_slow_disk_nor_for_a_large_round(red: Red) -> None:
+    resting(red)
+    red.lane._pace(501)
+    assert red.lane._commit() is None
+    red.lane._pace(500)
+    assert red.lane._commit() is False
+    assert red.lane._append(3, red.queue, bytes(64 * 1024)) and red.lane._commit() is None
+    for cookie in range(4, 20):
+        assert red.lane._append(cookie, red.queue, b"small")
+    assert red.lane._commit() is True
+    red.lane._pace(100)
+    for cookie in range(20, 24):
+        assert red.lane._append(cookie, red.queue, bytes(64 * 1024))
+    assert red.lane._commit() is None
+    red.lane._kick()
+
+
+def test_what_a_loop_wrote_for_the_kernel_is_on_disk_soon_after(red: Red) -> None:
+    resting(red)
+    assert red.lane._append(3, red.queue, b"third", durability="kernel") and red.lane._commit()
+    until(lambda: red.store.stat()["durable"] == red.store.stat()["written"])
+
+
+def test_a_failed_sync_is_told_to_a_loop_that_commits_by_itself(red: Red) -> None:
+    resting(red)
+    red.store._fault(SYNC, errno.EIO)
+    assert red.lane._append(3, red.queue, b"third") and red.lane._commit()
+    ((cookie, found),) = red.lane._results()
+    assert cookie == 3 and isinstance(found, StorePoisonedError)

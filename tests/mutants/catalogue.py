@@ -97,9 +97,10 @@ MUTANTS = (
     Mutant(
         "rounds are written in the order in which they were staged",
         "engine/_staging.pxi",
-        "        round_commit(core, round)\n        target = round.end if round.disk else 0\n",
-        "        pthread_mutex_unlock(&lane.turn)\n        round_commit(core, round)\n"
-        "        pthread_mutex_lock(&lane.turn)\n        target = round.end if round.disk else 0\n",
+        "        wrote = lane_write(lane, asleep, &target, &ticket)\n"
+        "        pthread_mutex_unlock(&lane.turn)\n",
+        "        pthread_mutex_unlock(&lane.turn)\n"
+        "        wrote = lane_write(lane, asleep, &target, &ticket)\n",
         (SYNCS,),
     ),
     Mutant(
