@@ -80,8 +80,13 @@ cdef void round_clear(round_t* round) noexcept nogil:
     round.next = NULL
 
 
-cdef int round_reserve(round_t* round, uint64_t bytes) noexcept nogil:
+cdef inline int round_reserve(round_t* round, uint64_t bytes) noexcept nogil:
     """Room for one more operation of so many bytes; False when memory is out."""
+    return round_reserve_many(round, bytes, 1)
+
+
+cdef int round_reserve_many(round_t* round, uint64_t bytes, uint32_t count) noexcept nogil:
+    """The same for so many operations of so many bytes together."""
     cdef uint64_t room = round.room
     cdef void* wider
     while room - round.size < bytes + PAGE:         # a page to fill up with when it is written
@@ -92,7 +97,7 @@ cdef int round_reserve(round_t* round, uint64_t bytes) noexcept nogil:
             return False
         round.buffer = <uint8_t*>wider
         round.room = room
-    if round.count == round.places:
+    while round.places - round.count < count:
         wider = realloc(round.operations, 2 * round.places * sizeof(operation_t))
         if wider == NULL:
             return False

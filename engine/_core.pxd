@@ -49,6 +49,15 @@ cdef struct operation_t:
     uint64_t producer
     uint64_t sequence
 
+cdef struct fan_t:
+    # One message and the queues it goes to (ids, strictly ascending).
+    const uint32_t* queues
+    uint32_t count
+    uint16_t ext_size
+    const uint8_t* ext
+    const uint8_t* body
+    uint32_t body_size
+
 cdef struct receipt_t:
     uint64_t offset
     uint32_t group
@@ -153,6 +162,10 @@ cdef class Lane:
     cdef uint32_t arrivals(self) noexcept nogil
     # Queues that got something visible since the last call (ids, possibly repeated); returns how many, -1 = too many: wake all.
     cdef int woken(self, uint32_t* out, int room) noexcept nogil
+
+# Lane.stage_fanout for several messages, which lie in one frame: their operations all have the cookie.
+cdef int stage_fans(Lane lane, uint64_t cookie, const fan_t* fans, uint32_t many, uint8_t durability,
+                    uint32_t notes) noexcept nogil
 
 # A receipt as a number below 2^63: the low bits of its offset and of its keyed hash.
 cdef inline uint64_t receipt_short(const receipt_t* receipt) noexcept nogil:

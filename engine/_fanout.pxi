@@ -13,52 +13,86 @@ cdef int fanout_stage(core_t* core, lane_t* lane, uint64_t cookie, const uint32_
                       uint64_t producer, uint64_t sequence, const uint8_t* ext, uint16_t ext_size,
                       const uint8_t* body, uint32_t body_size, uint32_t notes, bint wait, round_t** into,
                       uint32_t* place) noexcept nogil:
-    """Stage one message for queues (ids, ascending); level: 0 kernel or 1 disk, | ATTRIBUTED.
+    """fans_stage for one message, which may have a producer and its number."""
+    cdef fan_t fan
+    fan.queues, fan.count = queues, count
+    fan.ext, fan.ext_size = ext, ext_size
+    fan.body, fan.body_size = body, body_size
+    return fans_stage(core, lane, cookie, &fan, 1, level, producer, sequence, notes, wait, into, place)
 
-    notes: 0, or the low half of the notes' version plus 1: STALE if any note changed since.
 
-    DONE, TOO_LARGE, NOT_FOUND if the ids do not ascend, or BUSY if the round is full and wait is false.
+cdef int fans_stage(core_t* core, lane_t* lane, uint64_t cookie, const fan_t* fans, uint32_t many, int level,
+                    uint64_t producer, uint64_t sequence, uint32_t notes, bint wait, round_t** into,
+                    uint32_t* place) noexcept nogil:
+    """Stage messages in one round, so in one frame: an operation each, with the same cookie, from place on.
+
+    level: 0 kernel or 1 disk, | ATTRIBUTED. notes: 0, or the low half of the notes' version plus 1: STALE if any note
+    changed since.
+
+    DONE, TOO_LARGE, NOT_FOUND if the ids of one do not ascend, or BUSY if the round is full and wait is false.
     """
-    cdef uint64_t need = sizeof(record_t) + 24 + <uint64_t>count * sizeof(recipient_t) + ext_size + body_size
+    cdef uint64_t need = 0
     cdef round_t* round
-    cdef record_t* record
-    cdef operation_t* operation
-    cdef uint32_t slot
-    if count == 0 or count > FANOUT_QUEUES or need > lane.limit - sizeof(frame_t):
-        return TOO_LARGE if count else NOT_FOUND
-    for slot in range(1, count):
-        if queues[slot] <= queues[slot - 1]:
-            return NOT_FOUND
+    cdef uint32_t slot, index
+    for index in range(many):
+        if fans[index].count == 0 or fans[index].count > FANOUT_QUEUES:
+            return TOO_LARGE if fans[index].count else NOT_FOUND
+        for slot in range(1, fans[index].count):
+            if fans[index].queues[slot] <= fans[index].queues[slot - 1]:
+                return NOT_FOUND
+        need += fan_need(fans + index)
+    if need > lane.limit - sizeof(frame_t):
+        return TOO_LARGE
     while True:
         pthread_mutex_lock(&lane.lock)
         round = lane.filling
-        if round.size + need <= lane.limit and round_reserve(round, need):
+        if round.size + need <= lane.limit and round_reserve_many(round, need, many):
             break
         pthread_mutex_unlock(&lane.lock)
         if not wait:
             return BUSY
         lane_turn(lane)
     place[0] = round.count
-    operation = operation_stage(round, cookie, KIND_FANOUT, 0, 0, <uint8_t>level, round.size)
-    operation.producer = producer
-    operation.sequence = sequence
-    operation.spare = notes
-    record = <record_t*>(round.buffer + round.size)
-    memset(record, 0, sizeof(record_t))
-    record.type = <uint8_t>RECORD_FANOUT
-    record.flags = (RECORD_SEQUENCED if sequence else 0) | (RECORD_ATTRIBUTED if level & ATTRIBUTED else 0)
-    record.ext_size = ext_size
-    record.body_size = body_size + count * <uint32_t>sizeof(recipient_t)
-    record.spare = count
-    if sequence:
-        (<uint64_t*>(record + 1))[0] = producer
-        (<uint64_t*>(record + 1))[1] = sequence
-    round.size = fanout_fill(core, record, queues, ext, body, body_size) - round.buffer
+    for index in range(many):
+        # What is reserved is there: nothing can fail between two of them.
+        fan_stage(core, round, cookie, fans + index, level, producer, sequence, notes)
     into[0] = round
     if wait:
         round.claims += 1
     pthread_mutex_unlock(&lane.lock)
     return DONE
+
+
+cdef int stage_fans(Lane lane, uint64_t cookie, const fan_t* fans, uint32_t many, uint8_t durability,
+                    uint32_t notes) noexcept nogil:
+    cdef lane_t* direct = <lane_t*>lane.lane
+    cdef round_t* round
+    cdef uint32_t place
+    return fans_stage(direct.core, direct, cookie, fans, many, durability, 0, 0, notes, False, &round, &place)
+
+
+cdef inline uint64_t fan_need(const fan_t* fan) noexcept nogil:
+    return (sizeof(record_t) + 24 + <uint64_t>fan.count * sizeof(recipient_t) + fan.ext_size + fan.body_size)
+
+
+cdef void fan_stage(core_t* core, round_t* round, uint64_t cookie, const fan_t* fan, int level, uint64_t producer,
+                    uint64_t sequence, uint32_t notes) noexcept nogil:
+    """The operation and the record of one message, for which there is room. Under the lane's lock."""
+    cdef operation_t* operation = operation_stage(round, cookie, KIND_FANOUT, 0, 0, <uint8_t>level, round.size)
+    cdef record_t* record = <record_t*>(round.buffer + round.size)
+    operation.producer = producer
+    operation.sequence = sequence
+    operation.spare = notes
+    memset(record, 0, sizeof(record_t))
+    record.type = <uint8_t>RECORD_FANOUT
+    record.flags = (RECORD_SEQUENCED if sequence else 0) | (RECORD_ATTRIBUTED if level & ATTRIBUTED else 0)
+    record.ext_size = fan.ext_size
+    record.body_size = fan.body_size + fan.count * <uint32_t>sizeof(recipient_t)
+    record.spare = fan.count
+    if sequence:
+        (<uint64_t*>(record + 1))[0] = producer
+        (<uint64_t*>(record + 1))[1] = sequence
+    round.size = fanout_fill(core, record, fan.queues, fan.ext, fan.body, fan.body_size) - round.buffer
 
 
 cdef uint8_t* fanout_fill(core_t* core, record_t* record, const uint32_t* queues, const uint8_t* ext,
@@ -244,7 +278,7 @@ cdef FanoutReceipt fanout_send(Store store, object queues, object body, bytes ex
     cdef uint32_t notes = 0 if notes_version is None else <uint32_t>((notes_version + 1) & 0xFFFFFFFF)
     cdef const uint8_t* text
     cdef uint16_t ext_size
-    cdef FanoutReceipt receipt
+    memset(&result, 0, sizeof(result))
     if not 1 <= count <= FANOUT_QUEUES:
         raise InvalidError(f"a fan-out goes to 1 to {FANOUT_QUEUES} queues, not {count}")
     if attributes is not None:
@@ -273,9 +307,17 @@ cdef FanoutReceipt fanout_send(Store store, object queues, object body, bytes ex
             leave(core)
     finally:
         PyBuffer_Release(&view)
-    if verdict == DONE and result.verdict == STALE:
+    if verdict != DONE:
+        raise_verdict(verdict, f"fan-out to {count} queues")
+    return fanout_receipt(store, &result, count)
+
+
+cdef FanoutReceipt fanout_receipt(Store store, const operation_t* result, uint32_t count):
+    """What a fan-out to so many queues came to; raises why it was refused."""
+    cdef FanoutReceipt receipt
+    if result.verdict == STALE:
         raise ConflictError("a note was changed since they were read: read them again")
-    raise_verdict(verdict if verdict != DONE else result.verdict, f"fan-out to {count} queues")
+    raise_verdict(result.verdict, f"fan-out to {count} queues")
     receipt = FanoutReceipt.__new__(FanoutReceipt)
     receipt.store = store
     receipt.position = result.offset
@@ -283,3 +325,64 @@ cdef FanoutReceipt fanout_send(Store store, object queues, object body, bytes ex
     receipt.duplicate = result.duplicate
     receipt.disk = result.durability
     return receipt
+
+
+def fanout_many(Store store not None, messages, *, durability=None, notes_version=None):
+    """Store.fanout for a sequence of (queues, body, attributes), in one frame: after a crash all are there or none.
+
+    Returns a receipt each. Raises as it does; a store that the first of them have filled may keep those.
+    """
+    cdef core_t* core
+    cdef lane_t* lane
+    cdef round_t* round = NULL
+    cdef uint32_t place = 0
+    cdef int verdict
+    cdef list given = list(messages)
+    cdef uint32_t many = <uint32_t>len(given)
+    cdef int level = level_of(store, durability)
+    cdef uint32_t notes = 0 if notes_version is None else <uint32_t>((notes_version + 1) & 0xFFFFFFFF)
+    cdef fan_t* fans
+    cdef list kept = []         # what fans points into
+    cdef operation_t* results
+    if many == 0:
+        return []
+    fans = <fan_t*>calloc(many, sizeof(fan_t))
+    results = <operation_t*>calloc(many, sizeof(operation_t))
+    try:
+        if fans == NULL or results == NULL:
+            raise MemoryError()
+        for index, message in enumerate(given):
+            fan_fill(fans + <uint32_t>index, message, kept)
+        core = enter(store)
+        lane = <lane_t*>store.direct
+        with nogil:
+            verdict = fans_stage(core, lane, 0, fans, many, level | ATTRIBUTED, 0, 0, notes, True, &round, &place)
+            if verdict == DONE:
+                lane_direct(lane, round)
+                memcpy(results, round.operations + place, many * sizeof(operation_t))
+                lane_claimed(lane, round)
+            leave(core)
+        if verdict != DONE:
+            raise_verdict(verdict, f"{many} fan-outs")
+        return [fanout_receipt(store, results + index, fans[index].count) for index in range(many)]
+    finally:
+        free(fans)
+        free(results)
+
+
+cdef int fan_fill(fan_t* fan, tuple message, list kept) except -1:
+    """One message of fanout_many; what it points into is added to kept."""
+    queues, body, attributes = message
+    cdef bytes text = body
+    cdef bytes ext = attributes.pack()
+    cdef bytes ids = np.unique(np.fromiter((queue.id for queue in queues), np.uint32)).tobytes()
+    fan.count = <uint32_t>(PyBytes_GET_SIZE(ids) // 4)
+    if not 1 <= fan.count <= FANOUT_QUEUES:
+        raise InvalidError(f"a fan-out goes to 1 to {FANOUT_QUEUES} queues, not {fan.count}")
+    if PyBytes_GET_SIZE(text) > 0x3FFFFFFF or PyBytes_GET_SIZE(ext) > 65535:
+        raise TooLargeError(f"a body of {len(text)} bytes, attributes of {len(ext)}")
+    fan.queues = <const uint32_t*>PyBytes_AS_STRING(ids)
+    fan.ext, fan.ext_size = <const uint8_t*>PyBytes_AS_STRING(ext), <uint16_t>PyBytes_GET_SIZE(ext)
+    fan.body, fan.body_size = <const uint8_t*>PyBytes_AS_STRING(text), <uint32_t>PyBytes_GET_SIZE(text)
+    kept.extend((ids, ext, text))
+    return 0

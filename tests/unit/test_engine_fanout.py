@@ -14,9 +14,10 @@ from penstock.engine import (
     StoreFullError,
     TooLargeError,
 )
-from penstock.engine._core import Reclaimer
+from penstock.engine._core import Reclaimer, fanout_many
 from penstock.engine.attributes import hash32
 from penstock.engine.check import check
+from penstock.engine.errors import ConflictError
 
 
 def test_each_queue_gets_the_message_and_the_body_is_written_once(tmp_path: Path) -> None:
@@ -128,6 +129,60 @@ def test_a_full_disk_refuses_all_of_it(tmp_path: Path) -> None:
         receipt = store.fanout(queues, b"again", producer=1, sequence=sent + 1)
         assert not receipt.duplicate and {queue.stat()["next"] for queue in queues} == {sent + 1}
     assert check(tmp_path / "s").problems == []
+
+
+def test_many_go_to_their_queues_in_one_frame(tmp_path: Path) -> None:
+    with opened(tmp_path / "s") as store:
+        red, blue = store.queue("red"), store.queue("blue")
+        frames = store.stat()["frames"]
+        tag = Attributes(tag="t")
+        found = fanout_many(store, [
+            ([red, blue], b"one", tag), ([blue], b"two", Attributes()), ([red, red], b"", tag)])
+        assert store.stat()["frames"] == frames + 1
+        assert [one.count for one in found] == [2, 1, 1] and found[0].durability == "disk"
+        assert messages(red) == {0: b"one", 1: b""} and messages(blue) == {0: b"one", 1: b"two"}
+        assert red.index()["tag"].tolist() == [hash32("t")] * 2
+        assert found[1].recipients().tolist() == [(1, blue.id)]
+        assert fanout_many(store, []) == []
+        # More operations than a round has places for at first.
+        many = fanout_many(store, [([red], b"%d" % at, tag) for at in range(2000)])
+        assert len(many) == 2000 and store.stat()["frames"] == frames + 2
+        assert red.stat()["next"] == 2002
+    assert check(tmp_path / "s").problems == []
+
+
+def test_of_many_that_are_refused_none_is_stored(tmp_path: Path) -> None:
+    with opened(tmp_path / "s") as store:
+        red, gone = store.queue("red"), store.queue("gone")
+        store.delete("gone")
+        none = Attributes()
+        with pytest.raises(InvalidError, match="not 0"):
+            fanout_many(store, [([red], b"x", none), ([], b"y", none)])
+        with pytest.raises(TooLargeError):
+            fanout_many(store, [([red], bytes(300_000), none)] * 3)
+        version = store.notes_version()
+        store.note("changed", b"1")
+        with pytest.raises(ConflictError):
+            fanout_many(store, [([red], b"x", none)] * 2, notes_version=version)
+        assert messages(red) == {}
+        with pytest.raises(QueueNotFoundError):
+            fanout_many(store, [([gone], b"x", none)])
+    assert check(tmp_path / "s").problems == []
+
+
+def test_many_are_whole_or_absent_after_a_crash(tmp_path: Path) -> None:
+    with quiet(opened(tmp_path / "s")) as store:
+        red, blue = store.queue("red"), store.queue("blue")
+        for _ in range(3):
+            fanout_many(store, [([red, blue], b"r" * 5000, Attributes())] * 4)
+        copy = crashed(store, tmp_path / "copy")
+    log = copy / "log" / "00000001.seg"
+    data = log.read_bytes()
+    end = len(data.rstrip(b"\0"))
+    # The tail of the last frame never reached the disk.
+    log.write_bytes(data[: end - 2000] + bytes(len(data) - end + 2000))
+    with opened(copy) as store:
+        assert len(messages(store.queue("red"))) == len(messages(store.queue("blue"))) == 8
 
 
 def test_a_fanned_out_body_can_be_placed_again(tmp_path: Path) -> None:
