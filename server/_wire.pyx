@@ -9,6 +9,7 @@ from collections import OrderedDict, deque
 from email.utils import formatdate
 from hashlib import sha1, sha256
 from heapq import heappop, heappush
+from os import urandom
 from select import POLLRDHUP, poll
 from time import monotonic, time
 
@@ -39,12 +40,14 @@ from penstock.engine._core cimport (
     WRONG_KIND,
     Lane,
     Store,
+    fan_t,
     operation_t,
     pending_after,
     queue_there,
     receipt_short,
     receipt_t,
     receipt_whole,
+    stage_fans,
     taken_t,
 )
 
@@ -60,6 +63,8 @@ include "_wire_later.pxi"
 include "_wire_native.pxi"
 include "_wire_first.pxi"
 include "_wire_repeats.pxi"
+include "_wire_names.pxi"
+include "_wire_rates.pxi"
 include "_wire_form.pxi"
 include "_wire_http_shapes.pxi"
 include "_wire_http_leaving.pxi"

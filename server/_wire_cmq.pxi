@@ -18,6 +18,7 @@ cdef class CmqEndpoint(CmqPublishing):
 
     def connection_made(self, transport):
         self.peer = transport.get_extra_info("peername")
+        self.cmq.endpoints.add(self)
         Framed.connection_made(self, transport)
 
     def buffer_updated(self, Py_ssize_t size):
@@ -88,8 +89,12 @@ cdef class CmqEndpoint(CmqPublishing):
             if self.in_flight >= self.hub.flight_limit:
                 outcome = CROWDED
                 break
+            self.cmq.rates.last = NULL
             outcome = self.one(data + position + CMQ_HEAD, length - CMQ_HEAD)
             if outcome != NEXT:
+                if outcome != ASK and outcome != PARK:
+                    # The frame is walked again.
+                    self.cmq.rates.undo()
                 break
             position += length
             if self.out.used >= self.hub.out_bytes:
@@ -173,6 +178,7 @@ cdef class CmqEndpoint(CmqPublishing):
         if self.transport is None:
             return 0
         self.cmq.requests += 1
+        self.cmq.tally(cmd, result)
         at = cmq_begin(&self.out, seqno, cmd, <int32_t>result, PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text),
                        self.cmq.requests, PyBytes_GET_SIZE(more))
         if at is NULL:
@@ -252,6 +258,7 @@ cdef class CmqEndpoint(CmqPublishing):
         """Refuse the frame that stands in front of what was kept."""
         cdef uint8_t* at
         self.cmq.requests += 1
+        self.cmq.tally(cmd, result)
         at = cmq_begin(&self.out, seqno, cmd, <int32_t>result, PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text),
                        self.cmq.requests, 0)
         if at is NULL:
@@ -262,11 +269,11 @@ cdef class CmqEndpoint(CmqPublishing):
     cdef int know_way(self, version, list queues, bytes ext, uint32_t message_bytes) except -1:
         """Remember where the frame in front goes."""
         cdef uint8_t key[CMQ_PUBLISH_KEY]
-        cdef cmq_text_t body
+        cdef cmq_bodies_t bodies
         cdef cmq_request_t request
         cdef uint32_t size
         cmq_read(self.pending.data + CMQ_HEAD, load32(self.pending.data + 2) - CMQ_HEAD, &request)
-        size = cmq_publish_key(&request.member, key, &body)
+        size = cmq_publish_key(&request.member, key, &bodies)
         self.cmq.ways.put(key, size, queues, ext, message_bytes)
         if version != self.cmq.version:
             self.cmq.version = -1
@@ -288,6 +295,7 @@ cdef class CmqEndpoint(CmqPublishing):
         return True
 
     cdef int lost(self) except -1:
+        self.cmq.endpoints.discard(self)
         if self.produced.used:
             self.handler.lost(self)
         return Framed.lost(self)

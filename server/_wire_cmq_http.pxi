@@ -1,23 +1,23 @@
 # The hot actions of CMQ over HTTP: SendMessage, ReceiveMessage and DeleteMessage, from a form in the socket's buffer to
 # a staged operation and its reply. Whatever is odd about a request is left to the door in Python, which says the same.
 
-cdef extern from *:
-    """
-    #include <time.h>
-    static inline uint64_t epoch_s(void) {
-        struct timespec now;
-        clock_gettime(CLOCK_REALTIME, &now);
-        return (uint64_t)now.tv_sec;
-    }
-    """
-    uint64_t epoch_s() noexcept nogil
-
 cdef enum:
     CMQ_SENT = 1                # shapes of operations, beside SHAPE_ONE of /v1
     CMQ_DELETED = 2
     HEAP_LOOK_NS = 250000000
     TELLING_NONCE = 10000
     MAC_BYTES = 32
+
+    # As metrics/cmq.py has them.
+    OUTCOMES = 5
+    OUTCOME_OK = 0
+    OUTCOME_EMPTY = 1
+    OUTCOME_REFUSED = 2
+    OUTCOME_THROTTLED = 3
+    OUTCOME_FAILED = 4
+    CALL_SEND = 0
+    CALL_RECEIVE = 1
+    CALL_DELETE = 2
 
 
 @cython.final
@@ -94,8 +94,11 @@ cdef class CmqHot:
     cdef form_t form
     cdef hot_t hot
     cdef uint64_t repeat
+    cdef bint limited               # calls a second are counted: that is the door's
+    cdef uint64_t calls[3][OUTCOMES]
 
-    def __init__(self, Hub hub, door, FirstTimes firsts, Repeats repeats, uint64_t number, uint64_t clock_s=0):
+    def __init__(self, Hub hub, door, FirstTimes firsts, Repeats repeats, uint64_t number, uint64_t clock_s=0,
+                 bint limited=False):
         """door: tells route(name) and pairs(); number: the first request's; clock_s: 0, any clock will do."""
         self.hub = hub
         self.door = door
@@ -103,6 +106,7 @@ cdef class CmqHot:
         self.repeats = repeats
         self.number = number
         self.clock_s = clock_s
+        self.limited = limited
         self.routes = {}
         self.keys = {}
 
@@ -115,6 +119,10 @@ cdef class CmqHot:
         """The number of the next request."""
         self.number += 1
         return self.number
+
+    def counted(self):
+        """The outcomes of SendMessage, ReceiveMessage and DeleteMessage, one behind the other."""
+        return [self.calls[at // OUTCOMES][at % OUTCOMES] for at in range(3 * OUTCOMES)]
 
     cdef int refresh(self) except -1:
         version = self.hub.store.notes_version()
@@ -133,7 +141,7 @@ cdef class CmqHot:
         self.repeat = 0
         if not form_read(body, size, self.words.data, &self.form) or not form_sort(&self.form):
             return ASK
-        if not hot_read(&self.form, &self.hot):
+        if self.limited or not hot_read(&self.form, &self.hot):
             return ASK
         if endpoint.in_flight >= self.hub.flight_limit:
             return CROWDED
@@ -272,6 +280,7 @@ cdef class CmqHot:
             count = self.hub.lane.take(route.queue, 0, 1, self.hub.take_bytes, route.lease_ms, self.hub.taken, &pin)
         if count < 0 or (count == 0 and wait_s):
             return ASK
+        self.calls[CALL_RECEIVE][OUTCOME_OK if count else OUTCOME_EMPTY] += 1
         self.begin(b'{"code":0,"message":""' if count else b'{"code":7000,"message":"(10200)no message"',
                    22 if count else 42, self.hot.echoes, self.hot.echo)
         if count:
@@ -319,6 +328,7 @@ cdef class CmqHot:
 
     cdef int sent(self, HttpReplies endpoint, uint64_t id) except -1:
         """Answer a send that was done before."""
+        self.calls[CALL_SEND][OUTCOME_OK] += 1
         self.begin(b'{"code":0,"message":""', 22, self.hot.echoes, self.hot.echo)
         if self.add_number(b',"msgId":"', 10, id) < 0:
             raise MemoryError
@@ -335,6 +345,7 @@ cdef class CmqHot:
 
     cdef int finish(self, operation_t* operation, int shape, bint echoes, uint64_t echo) except -1:
         """The reply to a drained operation, into json."""
+        self.calls[CALL_SEND if shape == CMQ_SENT else CALL_DELETE][verdict_outcome(operation.verdict)] += 1
         if operation.verdict != DONE:
             text = self.door.failed(shape, operation.verdict)
             self.begin(PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text), echoes, echo)
@@ -361,6 +372,14 @@ cdef class CmqHot:
         at = <uint8_t*>put_decimal(put_bytes(<char*>at, text, size), value)
         self.json.used = at - self.json.data
         return 0
+
+
+cdef inline int verdict_outcome(uint8_t verdict) noexcept nogil:
+    if verdict == DONE:
+        return OUTCOME_OK
+    if verdict == BUSY:
+        return OUTCOME_THROTTLED
+    return OUTCOME_REFUSED if verdict in (NOT_FOUND, TOO_LARGE, STORE_FULL) else OUTCOME_FAILED
 
 
 cdef bint hot_read(const form_t* form, hot_t* hot) noexcept nogil:

@@ -77,6 +77,7 @@ cdef class CmqBase(Framed):
         """A reply with room for more bytes; NULL when there is no memory."""
         cdef const cmq_fault_t* fault = self.cmq.fault(result) if result else &CMQ_NO_FAULT
         self.cmq.requests += 1
+        self.cmq.tally(cmd, result)
         return cmq_begin(&self.out, seqno, cmd, <int32_t>result, fault.text, fault.size, self.cmq.requests, more)
 
     cdef int refuse(self, const cmq_request_t* request, uint32_t result) noexcept nogil:

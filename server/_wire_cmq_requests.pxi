@@ -13,6 +13,14 @@ cdef struct cmq_want_t:
     uint32_t tag, queue, count, lease_ms, wait_ms
 
 
+cdef inline uint32_t cmq_call(uint32_t cmd) noexcept nogil:
+    """The action that a command is over HTTP, as metrics/cmq.py numbers them: the same calls count together."""
+    cdef uint32_t at = cmd - CMQ_SEND
+    if at < 6:
+        return at // 2 + 3 * (at & 1)
+    return at
+
+
 cdef class CmqRequests(CmqBase):
     """The requests of one CMQ connection, whole and understood."""
     cdef object handler
@@ -29,6 +37,8 @@ cdef class CmqRequests(CmqBase):
         cdef int outcome
         cdef bint many = request.cmd == CMQ_BATCH_SEND
         result = cmq_read_send(&request.member, &send)
+        if not result and self.too_often(request, &send.name):
+            result = CMQ_THROTTLED
         if result:
             return self.refuse(request, result)
         if not many:
@@ -52,6 +62,10 @@ cdef class CmqRequests(CmqBase):
         if outcome == NEXT and queue.bounded:
             queue.room -= send.count
         return outcome
+
+    cdef inline bint too_often(self, const cmq_request_t* request, const cmq_text_t* name) noexcept nogil:
+        """Whether there were as many calls of this second as the original allows."""
+        return self.cmq.rates.limit and not self.cmq.rates.passes(cmq_call(request.cmd), name.data, name.size)
 
     cdef uint32_t send_checked(self, const cmq_send_t* send, const cmq_queue_t* queue) noexcept nogil:
         """0, or the module's code of what is wrong with it."""
@@ -124,7 +138,7 @@ cdef class CmqRequests(CmqBase):
         cdef uint64_t now_us = self.hub.lane.now_us()
         cdef uint64_t due_us = now_us
         cdef uint32_t check_ms = NO_HALF
-        flight.first = self.cmq.name_messages(now_us, send.count)
+        flight.first = self.cmq.names.take(now_us, send.count)
         if send.half:
             check_ms = queue.check_ms
             if send.first_check > 0:
@@ -187,6 +201,8 @@ cdef class CmqRequests(CmqBase):
         cdef uint32_t most = 1
         cdef int got
         cdef uint32_t result = cmq_read_pull(&request.member, request.cmd == CMQ_BATCH_PULL, &pull)
+        if not result and self.too_often(request, &pull.name):
+            result = CMQ_THROTTLED
         if result:
             return self.refuse(request, result)
         if request.cmd == CMQ_PULL:
@@ -231,6 +247,8 @@ cdef class CmqRequests(CmqBase):
         cdef uint32_t good = 0
         cdef int verdict = -1
         cdef uint32_t result = cmq_read_handles(&request.member, &name, self.cmq.handles, CMQ_BATCH, &count)
+        if not result and self.too_often(request, &name):
+            result = CMQ_THROTTLED
         if result:
             return self.refuse(request, result)
         if count > self.cmq.batch or (count > 1 and request.cmd == CMQ_DELETE):

@@ -7,14 +7,10 @@ cdef enum:
     CMQ_FAULTS = 128
     CMQ_BATCH = 1024            # the largest batch that there is room for
     CMQ_OFFSET_BITS = 40        # of a message's id, behind its queue's number
-    CMQ_OWN_BITS = 11           # of a given id, behind its µs
-    CMQ_GIVEN_SHIFT = 62
     HALVES = 65536              # a power of two
     HALVES_NEAR = 8
     CMQ_ATTRIBUTE_ID = 5
     CMQ_LOOK_NS = 250000000     # how old the room of a queue may be
-
-cdef uint64_t CMQ_EPOCH_US = 1577836800000000
 
 cdef struct cmq_queue_t:
     uint32_t queue              # 0: a free place
@@ -34,11 +30,15 @@ cdef struct cmq_half_t:
 
 cdef struct cmq_fault_t:
     uint32_t module
+    uint32_t outcome            # as it is counted
     uint32_t size
     const char* text
 
 cdef cmq_fault_t CMQ_NO_FAULT
 CMQ_NO_FAULT.text = b""
+
+cdef enum:
+    CMQ_COMMANDS = 12           # that are counted: 1020 to 1028, HEARTBEAT, CONFIRM, others
 
 
 @cython.final
@@ -58,28 +58,33 @@ cdef class CmqShared:
     cdef uint32_t fault_count
     cdef list texts
     cdef object version
-    cdef uint64_t named, own
+    cdef MessageNames names
     cdef readonly uint32_t batch, parked, wait_s
     cdef CmqWays ways
     cdef FirstTimes firsts
     cdef uint32_t notes             # the low half of version, plus 1
     cdef readonly uint64_t batch_bytes, delay_s
     cdef public uint64_t requests
+    cdef CallRates rates
+    cdef uint64_t calls[CMQ_COMMANDS][OUTCOMES]
+    cdef set endpoints              # the open connections
     # Room of one request.
     cdef buffer_t bodies
     cdef uint64_t handles[CMQ_BATCH]
     cdef receipt_t receipts[CMQ_BATCH]
     cdef uint32_t sizes[2 * CMQ_BATCH]
     cdef cmq_message_t* described
+    cdef fan_t* fans
 
-    def __init__(self, Store store, texts, FirstTimes firsts not None, uint32_t own, uint32_t limit, uint32_t batch=16,
-                 uint64_t batch_bytes=1 << 20, uint64_t delay_s=3600, uint32_t wait_s=30, uint32_t parked=256):
-        """texts: (module's code, text) of each refusal, the first of a code counts; own: what tells our ids from
-        those of others; limit: so many queues are known at a time."""
+    def __init__(self, Store store, texts, FirstTimes firsts not None, MessageNames names not None, uint32_t limit,
+                 CallRates rates not None, uint32_t batch=16, uint64_t batch_bytes=1 << 20, uint64_t delay_s=3600,
+                 uint32_t wait_s=30, uint32_t parked=256):
+        """texts: (module's code, text, outcome) of each refusal, the first of a code counts; limit: so many queues are
+        known at a time."""
         self.store = store
         self.firsts = firsts
         self.limit = limit
-        self.own = own & ((1 << CMQ_OWN_BITS) - 1)
+        self.names = names
         self.batch = min(batch, CMQ_BATCH)
         self.batch_bytes = batch_bytes
         self.delay_s = delay_s
@@ -87,9 +92,12 @@ cdef class CmqShared:
         self.parked = parked
         self.version = -1
         self.ways = CmqWays()
-        self.texts = [(module, text.encode()) for module, text in texts][:CMQ_FAULTS]
-        for index, (module, text) in enumerate(self.texts):
+        self.rates = rates
+        self.endpoints = set()
+        self.texts = [(module, text.encode(), outcome) for module, text, outcome in texts][:CMQ_FAULTS]
+        for index, (module, text, outcome) in enumerate(self.texts):
             self.faults[<uint32_t>index].module = module
+            self.faults[<uint32_t>index].outcome = outcome
             self.faults[<uint32_t>index].size = len(text)
             self.faults[<uint32_t>index].text = PyBytes_AS_STRING(text)
         self.fault_count = len(self.texts)
@@ -98,13 +106,15 @@ cdef class CmqShared:
         self.places = <cmq_queue_t*>calloc(64, sizeof(cmq_queue_t))
         self.halves = <cmq_half_t*>calloc(HALVES, sizeof(cmq_half_t))
         self.described = <cmq_message_t*>calloc(CMQ_BATCH, sizeof(cmq_message_t))
-        if self.places is NULL or self.halves is NULL or self.described is NULL:
+        self.fans = <fan_t*>calloc(CMQ_BATCH, sizeof(fan_t))
+        if self.places is NULL or self.halves is NULL or self.described is NULL or self.fans is NULL:
             raise MemoryError
 
     def __dealloc__(self):
         free(self.places)
         free(self.halves)
         free(self.described)
+        free(self.fans)
         buffer_free(&self.bodies)
 
     cdef const cmq_fault_t* fault(self, uint32_t module) noexcept nogil:
@@ -114,6 +124,31 @@ cdef class CmqShared:
             if self.faults[index].module == module:
                 return self.faults + index
         return &CMQ_NO_FAULT
+
+    cdef void tally(self, uint32_t cmd, uint32_t result) noexcept nogil:
+        """A command was answered with that result."""
+        cdef const cmq_fault_t* fault
+        cdef uint32_t row = CMQ_COMMANDS - 1
+        cdef uint32_t outcome = OUTCOME_OK
+        if cmd - CMQ_AUTH <= CMQ_BATCH_PUBLISH - CMQ_AUTH:
+            row = cmd - CMQ_AUTH
+        elif cmd == CMQ_HEARTBEAT or cmd == CMQ_CONFIRM:
+            row = 9 + cmd - CMQ_HEARTBEAT
+        if result:
+            fault = self.fault(result)
+            outcome = fault.outcome if fault.module else OUTCOME_REFUSED
+        self.calls[row][outcome] += 1
+
+    def counted(self):
+        """The outcomes of each command, one behind the other."""
+        return [self.calls[at // OUTCOMES][at % OUTCOMES] for at in range(CMQ_COMMANDS * OUTCOMES)]
+
+    def connections(self):
+        return len(self.endpoints)
+
+    def waiting(self):
+        """How many polls wait. From any thread."""
+        return sum([(<Framed>one).parked for one in list(self.endpoints)])
 
     cdef cmq_queue_t* find(self, const cmq_text_t* name) noexcept nogil:
         cdef uint32_t at
@@ -192,12 +227,6 @@ cdef class CmqShared:
                 self.place_for(&name)[0] = old[index]
         free(old)
         return 0
-
-    cdef uint64_t name_messages(self, uint64_t now_us, uint32_t count) noexcept nogil:
-        """Ids for messages that have no place yet, each (1 << CMQ_OWN_BITS) above the one before; the first of them."""
-        cdef uint64_t first = max(self.named + 1, now_us - min(now_us, CMQ_EPOCH_US))
-        self.named = first + count - 1
-        return <uint64_t>1 << CMQ_GIVEN_SHIFT | (first & ((<uint64_t>1 << 51) - 1)) << CMQ_OWN_BITS | self.own
 
     cdef cmq_half_t* half_at(self, uint64_t message, int near) noexcept nogil:
         return self.halves + (((message >> CMQ_OWN_BITS) * <uint64_t>0x9E3779B97F4A7C15 >> 40) + near & (HALVES - 1))

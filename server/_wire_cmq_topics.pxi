@@ -4,6 +4,13 @@ cdef enum:
     CMQ_PUBLISH_KEY = 1024      # bytes of what tells the messages of one way from others; longer ones go through Python
     CMQ_WAYS = 4096             # a power of two
 
+cdef struct cmq_bodies_t:
+    # What is published at once.
+    cmq_text_t topic, last
+    uint64_t size, largest
+    uint32_t count
+    bint empty                  # one of them
+
 cdef struct cmq_way_t:
     # Where messages go, and what they carry.
     uint8_t* key                # malloc'd: topic, tags and routing key as the request has them; NULL: a free place
@@ -71,13 +78,13 @@ cdef class CmqWays:
         return 0
 
 
-cdef uint32_t cmq_publish_key(const proto_t* member, uint8_t* key, cmq_text_t* body) noexcept nogil:
-    """Everything of a PUBLISH but its last body; 0 if that is too long, or the bytes are no fields."""
+cdef uint32_t cmq_publish_key(const proto_t* member, uint8_t* key, cmq_bodies_t* bodies) noexcept nogil:
+    """Everything of a PUBLISH or BATCH_PUBLISH but its bodies; 0 if that is too long, or the bytes are no fields."""
     cdef proto_t left = member[0]
     cdef field_t field
     cdef uint32_t size = 0
     cdef int got = 1
-    body.data, body.size = NULL, 0
+    memset(bodies, 0, sizeof(cmq_bodies_t))
     while True:
         got = field_take(&left, &field)
         if got <= 0:
@@ -85,8 +92,14 @@ cdef uint32_t cmq_publish_key(const proto_t* member, uint8_t* key, cmq_text_t* b
         if field.kind != PROTO_BYTES:
             return 0
         if field.number == 2:
-            body.data, body.size = field.data, field.value
+            bodies.last.data, bodies.last.size = field.data, field.value
+            bodies.count += 1
+            bodies.size += field.value
+            bodies.largest = max(bodies.largest, field.value)
+            bodies.empty |= field.value == 0
         else:
+            if field.number == 1:
+                bodies.topic.data, bodies.topic.size = field.data, field.value
             if field.value > CMQ_PUBLISH_KEY - 20 or size + field.value > CMQ_PUBLISH_KEY - 20:
                 return 0
             size = <uint32_t>(bytes_put(key + size, field.number, field.data, field.value) - key)
@@ -97,12 +110,20 @@ cdef class CmqPublishing(CmqRequests):
 
     cdef int publish(self, const cmq_request_t* request) noexcept nogil:
         cdef uint8_t key[CMQ_PUBLISH_KEY]
-        cdef cmq_text_t body
+        cdef cmq_bodies_t bodies
         cdef cmq_way_t* way
         cdef uint32_t tag, index
-        cdef uint32_t size = cmq_publish_key(&request.member, key, &body)
+        cdef uint32_t size = cmq_publish_key(&request.member, key, &bodies)
         cdef int verdict
-        if size == 0 or body.size == 0 or request.cmd != CMQ_PUBLISH:
+        if self.too_often(request, &bodies.topic):
+            return self.refuse(request, CMQ_THROTTLED)
+        if request.cmd == CMQ_PUBLISH and bodies.count:
+            # A field that stands twice counts as it stands last.
+            bodies.count = 1
+            bodies.size = bodies.largest = bodies.last.size
+            bodies.empty = bodies.last.size == 0
+        if size == 0 or bodies.empty or not 1 <= bodies.count <= self.cmq.batch or (
+                bodies.count > 1 and bodies.size > self.cmq.batch_bytes):
             return ASK
         way = self.cmq.ways.find(key, size)
         if way is NULL:
@@ -111,45 +132,64 @@ cdef class CmqPublishing(CmqRequests):
             if not queue_there(self.hub.store, way.queues[index]):
                 self.cmq.ways.drop(way)
                 return ASK
-        if body.size > way.message_bytes:
+        if bodies.largest > way.message_bytes:
             return self.refuse(request, CMQ_MESSAGE_SIZE)
-        tag = self.flight_take(request, 0, 1)
+        tag = self.flight_take(request, 0, bodies.count)
         if tag == NO_FLIGHT:
             return NO_MEMORY
-        verdict = self.publish_staged(request, way, tag, &body)
+        verdict = self.publish_staged(request, way, tag, &bodies)
         if verdict == DONE:
             self.hub.sends += 1
-            self.hub.messages += 1
-            return self.flown(tag)
+            self.hub.messages += bodies.count
+            for index in range(bodies.count):
+                self.flown(tag)
+            return NEXT
         self.flight_give(tag)
         if verdict == BUSY and self.hub.in_flight:
             return HOLD
         return self.refuse(request, self.result_of(verdict, request.cmd))
 
     cdef int publish_staged(self, const cmq_request_t* request, cmq_way_t* way, uint32_t tag,
-                            const cmq_text_t* body) noexcept nogil:
+                            const cmq_bodies_t* bodies) noexcept nogil:
+        """All of them in one frame of the log, each with an id of its own."""
         cdef cmq_flight_t* flight = self.flight(tag)
-        cdef uint8_t* ext
+        cdef proto_t left = request.member
+        cdef cmq_text_t body = bodies.last
+        cdef fan_t* fan
         cdef uint32_t own = ATTRIBUTE_HEAD + CMQ_ID_DIGITS
+        cdef uint32_t ext_size = own + way.ext_size
+        cdef uint32_t index
+        cdef uint8_t* ext
         self.cmq.bodies.used = 0
-        ext = buffer_extend(&self.cmq.bodies, own + way.ext_size)
-        # Kept for the case that a note changes before the message is stored.
+        ext = buffer_extend(&self.cmq.bodies, <size_t>bodies.count * ext_size)
+        # Kept for the case that a note changes before the messages are stored.
         flight.extra = <uint64_t*>malloc(request.member.left)
         if ext is NULL or flight.extra is NULL:
             return BUSY
         memcpy(flight.extra, request.member.at, request.member.left)
         flight.extra_count = <uint32_t>request.member.left
-        flight.first = self.cmq.name_messages(self.hub.lane.now_us(), 1)
-        cmq_attributes(ext, flight.first, NULL)
-        memcpy(ext + own, way.ext, way.ext_size)
-        return self.hub.lane.stage_fanout(
-            self.cookie(tag), way.queues, way.count, self.hub.http_durability | ATTRIBUTED, 0, 0,
-            ext, <uint16_t>(own + way.ext_size), body.data, <uint32_t>body.size, self.cmq.notes)
+        flight.first = self.cmq.names.take(self.hub.lane.now_us(), bodies.count)
+        for index in range(bodies.count):
+            if request.cmd == CMQ_BATCH_PUBLISH:
+                cmq_next_body(&left, &body)
+            cmq_attributes(ext, flight.first + (<uint64_t>index << CMQ_OWN_BITS), NULL)
+            memcpy(ext + own, way.ext, way.ext_size)
+            fan = self.cmq.fans + index
+            fan.queues, fan.count = way.queues, way.count
+            fan.ext, fan.ext_size = ext, <uint16_t>ext_size
+            fan.body, fan.body_size = body.data, <uint32_t>body.size
+            ext += ext_size
+        return stage_fans(self.hub.lane, self.cookie(tag), self.cmq.fans, bodies.count,
+                          self.hub.http_durability | ATTRIBUTED, self.cmq.notes)
 
     cdef int complete(self, operation_t* operation) except -1:
         cdef cmq_flight_t* flight = self.flight(<uint32_t>operation.cookie)
-        if operation.verdict != STALE or flight.cmd != CMQ_PUBLISH:
+        if operation.verdict != STALE or (flight.cmd != CMQ_PUBLISH and flight.cmd != CMQ_BATCH_PUBLISH):
             return CmqRequests.complete(self, operation)
+        # One frame: what is stale of a batch is all of it.
+        flight.left -= 1
+        if flight.left:
+            return 0
         # The subscriptions are not what they were: once more, by those there are now.
         member = (<const char*>flight.extra)[:flight.extra_count]
         self.in_flight += 1

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from penstock.engine._core import Lane, Store
 from penstock.engine.errors import EngineError, StoreLockedError
-from penstock.server._wire import FirstTimes, Hub, Repeats
+from penstock.server import remembering
+from penstock.server._wire import CallRates, FirstTimes, Hub, MessageNames, Repeats
 from penstock.server.bridge import Bridge
 from penstock.server.broker.access import Keys, Pair, checked_pair
 from penstock.server.broker.aging import Aging
@@ -25,7 +26,7 @@ from penstock.server.broker.modes import Members
 from penstock.server.broker.temporary import Temporary
 from penstock.server.broker.transaction import Transactions
 from penstock.server.broker.throttle import Quotas
-from penstock.server.cells import FIRSTS, REPEATS, SHARED
+from penstock.server.cells import CALLS, FIRSTS, NAMES, REPEATS, SHARED
 from penstock.server.config import ServeOptions, format_address, parse_address
 from penstock.server.housekeeping import Chore, keep_house
 from penstock.server.metrics.board import Board
@@ -187,7 +188,10 @@ class Worker:
         door = HttpDoor(broker, bridge, self.options.durability, self.board)
         hub = Hub(loop, lane, broker, bridge, door, self.options.durability, SHARED)
         door.hub = hub
-        cmq_tcp = self.cmq_doors(hub, broker, bridge, door)
+        firsts = FirstTimes(FIRSTS)
+        if self.index == 0:
+            remembering.load(self.store, firsts)
+        cmq_tcp = self.cmq_doors(hub, broker, bridge, door, firsts)
         doors = (
             (self.sockets.tcp, NativeDoor(hub, broker)),
             (self.sockets.http, door),
@@ -210,21 +214,24 @@ class Worker:
         for listener in listeners:
             listener.stop()
         await self.drain(hub)
+        if self.index == 0:
+            self.remember(firsts)
         door.observer.publish()
         bridge.close()
         hub.close()
         lane.close()
 
     def cmq_doors(
-        self, hub: Hub, broker: Broker, bridge: Bridge, door: HttpDoor
+        self, hub: Hub, broker: Broker, bridge: Bridge, door: HttpDoor, firsts: FirstTimes
     ) -> CmqTcpDoor:
         """CMQ: over HTTP, on the same port, and over TCP, which is found through the other."""
         options, bound = self.options, self.sockets.cmq_tcp
         keys, rules = Keys(broker), STRICT if options.cmq_limits else Rules()
-        firsts = FirstTimes(FIRSTS)
+        names = MessageNames(NAMES)
+        rates, calls = CallRates(CALLS, rules.calls), door.observer.cmq
         cmq = CmqHttpDoor(
-            broker, bridge, keys, rules, firsts=firsts, repeats=Repeats(REPEATS),
-            clock_s=options.cmq_clock,
+            broker, bridge, keys, rules, names=names, rates=rates, calls=calls, firsts=firsts,
+            repeats=Repeats(REPEATS), clock_s=options.cmq_clock,
             strict_signatures=options.cmq_strict)
         door.hot = cmq.serve(hub)
         door.beside.append((cmq.wants, cmq.answer))
@@ -233,7 +240,7 @@ class Worker:
             everywhere = ipaddress.ip_address(host).is_unspecified
             broker.doors["cmq-tcp"] = options.cmq_address or format_address(
                 "" if everywhere else host, port)
-        return CmqTcpDoor(hub, CmqHandler(broker, keys, rules), firsts)
+        return CmqTcpDoor(hub, CmqHandler(broker, keys, rules, names), firsts, rates, calls)
 
     def chores(self, broker: Broker, hub: Hub) -> list[Chore]:
         """What is done now and then."""
@@ -259,6 +266,13 @@ class Worker:
             Chore(EXPIRE_S, transactions.expire),
             Chore(CRON_S, Crons(broker).turn),
         ]
+
+    def remember(self, firsts: FirstTimes) -> None:
+        """Note what the next server should know and no message depends on."""
+        try:
+            remembering.save(self.store, firsts)
+        except EngineError as error:
+            print(f"penstock: {error}", file=sys.stderr)
 
     async def drain(self, hub: Hub) -> None:
         """Answer what is in flight, then close every connection; those who do not read are cut."""

@@ -3,7 +3,7 @@
 import mmap
 from collections.abc import Iterable
 
-ROW = 512  # bytes a worker has: 64 numbers
+ROW = 4096  # bytes a worker has: 512 numbers
 
 
 class Board:

@@ -340,16 +340,16 @@ MUTANTS = (
     Mutant(
         "what is published goes by the subscriptions that stand when it is stored",
         "server/_wire_cmq_topics.pxi",
-        "<uint32_t>body.size, self.cmq.notes)",
-        "<uint32_t>body.size, 0)",
-        ("tests/unit/test_cmq_tcp.py",),
+        "self.hub.http_durability | ATTRIBUTED, self.cmq.notes)",
+        "self.hub.http_durability | ATTRIBUTED, 0)",
+        ("tests/unit/test_cmq_tcp_topics.py",),
     ),
     Mutant(
         "a subscribed queue that was made again is found again",
         "server/_wire_cmq_topics.pxi",
         "            if not queue_there(self.hub.store, way.queues[index]):\n",
         "            if False:\n",
-        ("tests/unit/test_cmq_tcp.py",),
+        ("tests/unit/test_cmq_tcp_topics.py",),
     ),
     Mutant(
         "who does not read the answers is asked no more of",

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from penstock.engine._core import Store
+from penstock.server._wire import MessageNames
 from penstock.server.broker.access import Keys, Pair
 from penstock.server.broker.broker import Broker
 from penstock.server.broker.cmq.attributes import Given, Rules
@@ -221,7 +222,7 @@ class Control:
     def __init__(self, store: Store, rules: Rules) -> None:
         self.broker = Broker(store, Limits())
         self.queues = CmqQueues(self.broker, rules)
-        self.topics = CmqTopics(self.broker, rules)
+        self.topics = CmqTopics(self.broker, rules, MessageNames(bytearray(16)))
         self.keys = Keys(self.broker)
 
     def queue(self, name: str, **given: Any) -> None:

@@ -1,5 +1,6 @@
 """A server in a process of its own, and a client that knows only bytes."""
 
+import json
 import os
 import re
 import signal
@@ -12,10 +13,11 @@ from types import TracebackType
 from typing import Self
 
 PROGRAM = (
-    "import sys; from penstock.server.app import main; "
+    "import json, sys; from penstock.server.app import main; "
     "from penstock.server.config import ServeOptions; "
     "sys.exit(main(ServeOptions(data=sys.argv[1], workers=int(sys.argv[2]), tcp=sys.argv[3], "
-    "http=sys.argv[4], cmq_tcp=sys.argv[5], push_allow=tuple(sys.argv[6:]))))"
+    "http=sys.argv[4], cmq_tcp=sys.argv[5], push_allow=tuple(sys.argv[7:]), "
+    "**json.loads(sys.argv[6]))))"
 )
 NAMES = Path(__file__).parents[2] / "build" / "names"
 
@@ -26,11 +28,12 @@ class Server:
     def __init__(
         self, data: Path, workers: int = 1, push_allow: tuple[str, ...] = (), *,
         tcp: str = "127.0.0.1:0", http: str = "127.0.0.1:0", cmq_tcp: str = "",
+        **more: object,
     ) -> None:
         environment = {**os.environ, "PYTHONPATH": os.fspath(NAMES)}
         self.process = subprocess.Popen(
             [sys.executable, "-c", PROGRAM, os.fspath(data), str(workers), tcp, http, cmq_tcp,
-             *push_allow],
+             json.dumps(more), *push_allow],
             stdout=subprocess.PIPE, text=True, env=environment,
         )  # fmt: skip
         assert self.process.stdout is not None

@@ -77,6 +77,47 @@ def test_a_request_that_comes_again_is_answered_as_before(client: Client, server
     assert client.post(form)["code"] == 0
 
 
+def test_a_batch_that_comes_again_is_done_once_whichever_worker_it_comes_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PENSTOCK_ACCESS_KEY", KEY)
+    monkeypatch.setenv("PENSTOCK_SECRET_KEY", SECRET)
+    with Server(tmp_path / "store", workers=2) as server:
+        client = Client(server.http, KEY, SECRET)
+        client.good("CreateQueue", queueName="batch")
+        client.good("CreateTopic", topicName="news")
+        client.good("Subscribe", topicName="news", subscriptionName="s", protocol="queue",
+                    endpoint="batch", notifyContentFormat="SIMPLIFIED")
+        bodies = {f"msgBody.{at}": f"{at}" for at in range(5)}
+
+        def everywhere(form: bytes) -> dict[str, Any]:
+            """The answer, which all connections get: the kernel spreads them over the workers."""
+            found = [Client(server.http, KEY, SECRET).post(form) for _ in range(12)]
+            for one in found:
+                del one["requestId"]
+            assert all(one == found[0] for one in found), found
+            return found[0]
+
+        sent = everywhere(client.form("BatchSendMessage", queueName="batch", **bodies))
+        late = everywhere(client.form(
+            "BatchSendMessage", queueName="batch", delaySeconds="1000", **bodies))
+        told = everywhere(client.form("BatchPublishMessage", topicName="news", **bodies))
+        one = everywhere(client.form("PublishMessage", topicName="news", msgBody="x"))
+        assert len({row["msgId"] for reply in (sent, late, told) for row in reply["msgList"]}
+                   | {one["msgId"]}) == 16
+        facts = client.good("GetQueueAttributes", queueName="batch")
+        assert (facts["activeMsgNum"], facts["delayMsgNum"]) == (11, 5)
+        got = client.good("BatchReceiveMessage", queueName="batch", numOfMsg="16")["msgInfoList"]
+        assert [row["msgId"] for row in got] == [
+            row["msgId"] for row in [*sent["msgList"], *told["msgList"], one]]
+        handles = {f"receiptHandle.{at}": row["receiptHandle"] for at, row in enumerate(got)}
+        assert everywhere(client.form(
+            "BatchDeleteMessage", queueName="batch", **handles)) == {"code": 0, "message": ""}
+        some = everywhere(client.form("BatchDeleteMessage", queueName="batch", **{
+            "receiptHandle.0": "17", "receiptHandle.1": "18"}))
+        assert some["code"] == 6020 and len(some["errorList"]) == 2
+
+
 def test_clients_that_draw_from_few_numbers_lose_nothing(client: Client) -> None:
     client.good("CreateQueue", queueName="few")
     form = client.form("SendMessage", queueName="few", msgBody="x", Nonce="9999")
@@ -195,6 +236,28 @@ def test_a_queue_that_was_deleted_or_made_again(client: Client, server: Server) 
     client.good("SendMessage", queueName="gone", msgBody="y")
     got = client.good("ReceiveMessage", queueName="gone")
     assert got["msgBody"] == "y" and got["nextVisibleTime"] - got["firstDequeueTime"] == 7
+
+
+def test_when_a_message_was_first_received_is_known_after_a_restart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("PENSTOCK_ACCESS_KEY", "PENSTOCK_SECRET_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    with Server(tmp_path / "store") as server:
+        client = Client(server.http)
+        client.good("CreateQueue", queueName="firsts", visibilityTimeout="1")
+        client.good("SendMessage", queueName="firsts", msgBody="x")
+        first = client.good("ReceiveMessage", queueName="firsts")
+        assert server.stop() == 0
+    with Server(tmp_path / "store") as server:
+        client = Client(server.http)
+        # Whoever forgot it would say now, which is at least a second later.
+        while int(time.time()) <= first["firstDequeueTime"]:
+            time.sleep(0.05)
+        again = client.good("ReceiveMessage", queueName="firsts", pollingWaitSeconds="20")
+        assert again["dequeueCount"] == 2
+        assert again["firstDequeueTime"] == first["firstDequeueTime"]
+        client.good("DeleteMessage", queueName="firsts", receiptHandle=again["receiptHandle"])
 
 
 def test_without_a_key_this_machine_may_ask_and_keys_close_the_door(

@@ -2,7 +2,6 @@
 
 import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -12,12 +11,10 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 from cmq_wire import (
-    BATCH_PUBLISH,
     BATCH_PULL,
     BATCH_SEND,
     COMMIT,
     HEARTBEAT,
-    PUBLISH,
     PULL,
     ROLLBACK,
     SEND,
@@ -26,7 +23,6 @@ from cmq_wire import (
     Reply,
     control,
     packed,
-    request,
 )
 from server_process import Server, Wire, messages_of, receive_payload, send_payload
 
@@ -239,63 +235,6 @@ def test_a_dead_letter_tells_where_it_was(door: Door, cmq: Cmq) -> None:
     assert found[BODY] == b"poison" and found[ORIGIN].startswith(b"queue-")
     assert found[ORIGIN_COUNT] == 1 and found[ORIGIN_TIME] == first[ENQUEUED]
     assert sent.result == 0
-
-
-def test_a_published_message_reaches_the_queues_that_want_it(door: Door, cmq: Cmq) -> None:
-    red, every = door.queue("red"), door.queue("every")
-    with control(door.data) as at:
-        at.topics.topics.create("news")
-        at.topics.topics.subscribe("news", red, kind="tag", source="red")
-        at.topics.topics.subscribe("news", every)
-    tagged = cmq.call(PUBLISH, [(1, b"news"), (2, b"m-red"), (3, b"red")])
-    plain = cmq.call(BATCH_PUBLISH, [(1, b"news"), (2, b"1"), (2, b"2")])
-    assert tagged.result == plain.result == 0 and len(plain.ids) == 2
-    assert [(one[ID], one[BODY]) for one in cmq.take_many(red)] == [(tagged.ids[0], b"m-red")]
-    assert [one[BODY] for one in cmq.take_many(every)] == [b"m-red", b"1", b"2"]
-    missing = cmq.call(PUBLISH, [(1, b"nowhere"), (2, b"x")])
-    assert (missing.result, missing.text) == (10600, "(10600)topic is not existed, or deleted")
-
-
-def test_a_subscription_that_begins_early_misses_nothing_that_is_published_meanwhile(
-    door: Door, cmq: Cmq
-) -> None:
-    published = 3000
-    with control(door.data) as at:
-        at.topics.topics.create("stream")
-        frames = b"".join(
-            request(number, PUBLISH, [(1, b"stream"), (2, b"%d" % number), (3, b"t")])
-            for number in range(10, 10 + published))
-        sending = threading.Thread(target=cmq.socket.sendall, args=(frames,))
-        reading = threading.Thread(
-            target=lambda: results.extend(cmq.read().result for _ in range(published)))
-        results: list[int] = []
-        sending.start()
-        reading.start()
-        late = [f"late-{number}" for number in range(8)]
-        for name in late:
-            at.queue(name)
-            at.topics.topics.subscribe("stream", name, start="earliest")
-        sending.join()
-        reading.join()
-        assert set(results) == {0} and len(results) == published
-        for name in late:
-            stat = at.broker.open(name, create=False).stat()
-            assert stat["visible"] - stat["first"] == published
-
-
-def test_a_subscribed_queue_that_is_made_again_gets_what_is_published_then(
-    door: Door, cmq: Cmq
-) -> None:
-    with control(door.data) as at, Wire(door.server.tcp) as native:
-        native.open("reborn")
-        at.topics.topics.create("turns")
-        at.topics.topics.subscribe("turns", "reborn")
-        assert cmq.call(PUBLISH, [(1, b"turns"), (2, b"1")]).result == 0
-        native.call(12, b'{"do": "queue.delete", "name": "reborn"}')
-        assert cmq.call(PUBLISH, [(1, b"turns"), (2, b"2")]).result == 0
-        native.open("reborn")
-        assert cmq.call(PUBLISH, [(1, b"turns"), (2, b"3")]).result == 0
-        assert [one[BODY] for one in cmq.take_many("reborn")] == [b"3"]
 
 
 def test_a_full_heap_takes_no_more_until_something_is_deleted(door: Door, cmq: Cmq) -> None:

@@ -9,9 +9,10 @@ from engine_language import opened
 from hypothesis import given
 from hypothesis import strategies as st
 
+from penstock.server._wire import MessageNames, names_after
 from penstock.server.broker.broker import Broker
 from penstock.server.broker.cmq.faults import FAULTS, CmqError, Fault, fault_of
-from penstock.server.broker.cmq.ids import GIVEN, Names, id_of, placed_id
+from penstock.server.broker.cmq.ids import GIVEN, id_of, placed_id
 from penstock.server.broker.defaults import Defaults, QueueDefaults
 from penstock.server.broker.errors import BrokerError, Kind
 from penstock.server.broker.limits import Limits
@@ -37,13 +38,17 @@ def test_an_id_names_one_place(queue: int, offset: int) -> None:
 
 
 def test_a_name_that_was_given_is_the_id(tmp_path: Path) -> None:
-    names = Names()
-    given_ids = [names.next(1_790_000_000_000_000) for _ in range(1000)]
+    shared = bytearray(16)
+    names, others = MessageNames(shared), MessageNames(shared)
+    given_ids = [one.give(1_790_000_000_000_000, 1)[0] for _ in range(500)
+                 for one in (names, others)]
     assert len(set(given_ids)) == 1000 and all(GIVEN <= one < 1 << 63 for one in given_ids)
     assert id_of(5, 7, str(given_ids[0])) == given_ids[0]
     for carried in ("", "order-17", "17", str(1 << 63), "9" * 30, "²", str(GIVEN - 1)):
         assert id_of(5, 7, carried) == placed_id(5, 7)
-    assert names.next(0) > given_ids[-1]
+    [after, last] = names.give(0, 2)
+    assert given_ids[-1] < after < last < others.give(0, 1)[0]
+    assert list(names_after(after, 2)) == [after, last]
 
 
 def test_defaults_are_those_of_the_queue_in_every_worker(tmp_path: Path) -> None:

@@ -95,7 +95,8 @@ def test_a_server_that_cannot_start_its_workers_says_so(tmp_path: Path) -> None:
     (tmp_path / "store").write_text("this is no store")
     environment = {**os.environ, "PYTHONPATH": os.fspath(NAMES)}
     ended = subprocess.run(
-        [sys.executable, "-c", PROGRAM, os.fspath(tmp_path), "2", "127.0.0.1:0", "127.0.0.1:0", ""],
+        [sys.executable, "-c", PROGRAM, os.fspath(tmp_path), "2", "127.0.0.1:0", "127.0.0.1:0", "",
+         "{}"],
         capture_output=True, text=True, env=environment, timeout=30, check=False,
     )
     assert (ended.returncode, ended.stdout) == (1, "")

@@ -29,6 +29,8 @@ class Rules:
     first_query_s: Range = (1, 43_200)
     queries: Range = (1, 255)
     delay_s: int = YEARS_S
+    # Of each action on each queue or topic, in a second; 0: any number.
+    calls: int = 0
     queues: int = 100_000
     topics: int = 100_000
     subscriptions: int = 4_000
@@ -44,8 +46,8 @@ class Rules:
 STRICT = Rules(
     strict=True, heap=(1_000_000, 1_000_000_000), polling_s=(0, 30), max_size=(1_024, 1 << 20),
     retention_s=(30, 1_296_000), rewind_s=(0, 1_296_000), receives=(1, 1_000),
-    dead_after_s=(300, 43_200), delay_s=3_600, queues=10_000, topics=10_000, subscriptions=1_000,
-    sources=6, batch_bytes=1 << 20, tag_characters=16,
+    dead_after_s=(300, 43_200), delay_s=3_600, calls=5_000, queues=10_000, topics=10_000,
+    subscriptions=1_000, sources=6, batch_bytes=1 << 20, tag_characters=16,
 )  # fmt: skip
 
 

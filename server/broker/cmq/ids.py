@@ -5,13 +5,10 @@ is delayed, prepared, or published to several queues has no offset yet: it gets 
 sent and carries it as its id, so that receiving tells the same one.
 """
 
-import os
+from typing import Protocol
 
 QUEUE_BITS, OFFSET_BITS = 22, 40
 GIVEN = 1 << 62
-# 51 bits of µs since 2020 last until 2091.
-EPOCH_US = 1_577_836_800_000_000
-OWN_BITS = 11
 
 
 def placed_id(queue: int, offset: int) -> int:
@@ -28,17 +25,8 @@ def id_of(queue: int, offset: int, carried: str) -> int:
     return placed_id(queue, offset)
 
 
-class Names:
-    """Names for messages that have no place yet: 2^62 and above, never the same one twice.
+class Names(Protocol):
+    """Names messages that have no place yet: never two with one, whichever worker does it."""
 
-    One process never tells the same µs again; the workers of a server were started one after the
-    other, so the low bits of their numbers differ.
-    """
-
-    def __init__(self) -> None:
-        self.own = os.getpid() & (1 << OWN_BITS) - 1
-        self.last = 0
-
-    def next(self, now_us: int) -> int:
-        self.last = max(self.last + 1, now_us - EPOCH_US)
-        return GIVEN | (self.last & (1 << 51) - 1) << OWN_BITS | self.own
+    def give(self, now_us: int, count: int) -> list[int]:
+        """So many, ascending."""

@@ -1,6 +1,7 @@
 """CMQ's subscriptions: what is asked for, what it must be, and the filter it comes to."""
 
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import msgspec
@@ -89,16 +90,25 @@ def subscription_name(name: str) -> str:
     return name
 
 
-def filter_of(filter_type: int, made: Subscription) -> tuple[str | None, str]:
-    """The broker's filter: kind and source. A message of several tags has the first as its tag, and
-    all of them, between commas, as a property."""
+def filter_of(filter_type: int, made: list[Subscription]) -> tuple[str | None, str]:
+    """The broker's filter, kind and source, for what any of a queue's subscriptions wants.
+
+    A message of several tags has the first as its tag, and all of them, between commas, as a
+    property.
+    """
     if filter_type == BY_KEY:
-        return "routing", "||".join(made.keys)
-    if not made.tags:
+        return "routing", "||".join(distinct(key for one in made for key in one.keys))
+    if not all(one.tags for one in made):
         return None, ""
-    one_of = ", ".join(map(quoted, made.tags))
-    many = " OR ".join(f'"cmq.tags" CONTAINS {quoted(f",{tag},")}' for tag in made.tags)
+    tags = distinct(tag for one in made for tag in one.tags)
+    one_of = ", ".join(map(quoted, tags))
+    many = " OR ".join(f'"cmq.tags" CONTAINS {quoted(f",{tag},")}' for tag in tags)
     return "sql", f"$tag IN ({one_of}) OR {many}"
+
+
+def distinct(texts: Iterable[str]) -> list[str]:
+    """Each once, in their order."""
+    return list(dict.fromkeys(texts))
 
 
 def quoted(text: str) -> str:

@@ -3,6 +3,7 @@
 import re
 import secrets
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -44,13 +45,13 @@ class TopicFacts(msgspec.Struct, omit_defaults=True, frozen=True):
 class CmqTopics:
     """What is done to CMQ's topics. Every refusal is a CmqError."""
 
-    def __init__(self, broker: Broker, rules: Rules) -> None:
+    def __init__(self, broker: Broker, rules: Rules, ids: Names) -> None:
         self.broker = broker
         self.store = broker.store
         self.rules = rules
         self.topics = Topics(broker)
         self.pushes = Pushes(broker)
-        self.ids = Names()
+        self.ids = ids
 
     # Topics.
 
@@ -152,22 +153,27 @@ class CmqTopics:
     # Messages.
 
     def publish(
-        self, name: str, body: bytes, tags: list[str], routing_key: str, now_us: int
-    ) -> int:
-        """Store a message in every queue whose subscription wants it; its id."""
-        facts = self.facts(name)
-        if not body:
+        self, name: str, bodies: list[bytes], tags: list[str], routing_key: str, now_us: int
+    ) -> list[int]:
+        """Store messages in every queue whose subscription wants them; their ids."""
+        if not bodies or not all(bodies):
             raise CmqError(Fault.EMPTY_BODY)
-        if len(body) > self.largest(facts):
+        if len(bodies) > self.rules.batch:
+            raise CmqError(Fault.BATCH_SIZE)
+        if len(bodies) > 1 and sum(map(len, bodies)) > self.rules.batch_bytes:
+            raise CmqError(Fault.BATCH_BYTES)
+        facts = self.facts(name)
+        if max(map(len, bodies)) > self.largest(facts):
             raise CmqError(Fault.MESSAGE_SIZE)
         self.routed(facts, tags, routing_key)
-        given = self.ids.next(now_us)
-        attributes = carried(tags, routing_key, str(given))
+        given = self.ids.give(now_us, len(bodies))
         try:
-            sent = self.topics.send(name, body, attributes)
+            reached = self.topics.send_many(name, [
+                (body, carried(tags, routing_key, str(one)))
+                for body, one in zip(bodies, given, strict=True)])
         except BrokerError as error:
             raise topic_fault(error) from error
-        self.reached(name, sent.queues)
+        self.reached(name, reached)
         return given
 
     def way(
@@ -245,8 +251,10 @@ class CmqTopics:
         try:
             if asked.protocol == "http":
                 self.pushes.set(number, push_of(topic, name, made))
-            kind, source = filter_of(facts.filter_type, made)
-            self.topics.subscribe(topic, queue, kind=kind, source=source)
+            beside = [one for one in known.values() if one.queue == queue]
+            kind, source = filter_of(facts.filter_type, [*beside, made])
+            put = self.topics.change if beside else self.topics.subscribe
+            put(topic, queue, kind=kind, source=source)
         except BrokerError as error:
             if error.kind is Kind.EXISTS:
                 raise CmqError(
@@ -278,7 +286,8 @@ class CmqTopics:
             if after.protocol == "http":
                 self.pushes.set(after.id, push_of(topic, name, after))
             if (after.tags, after.keys) != (before.tags, before.keys):
-                kind, source = filter_of(facts.filter_type, after)
+                kind, source = filter_of(
+                    facts.filter_type, [*self.beside(topic, name, before), after])
                 self.topics.change(topic, after.queue, kind=kind, source=source)
         except BrokerError as error:
             raise topic_fault(error) from error
@@ -286,14 +295,24 @@ class CmqTopics:
 
     def unsubscribe(self, topic: str, name: str) -> None:
         """No more messages; those that an endpoint was not sent yet are dropped."""
-        found = self.subscription(topic, name)
-        self.forgiving(self.topics.unsubscribe, topic, found.queue)
+        facts, found = self.facts(topic), self.subscription(topic, name)
+        if others := self.beside(topic, name, found):
+            kind, source = filter_of(facts.filter_type, others)
+            self.forgiving(partial(self.topics.change, kind=kind, source=source), topic,
+                           found.queue)
+        else:
+            self.forgiving(self.topics.unsubscribe, topic, found.queue)
         if found.protocol == "http":
             self.forgiving(self.pushes.remove, found.id)
             self.forgiving(self.broker.delete, found.queue)
         self.note_subscription(topic, name, None)
 
-    def forgiving(self, undo: Callable[..., None], *names: str) -> None:
+    def beside(self, topic: str, name: str, of: Subscription) -> list[Subscription]:
+        """The topic's other subscriptions that lead to the same queue: it gets what any wants."""
+        return [one for other, one in self.subscriptions(topic).items()
+                if other != name and one.queue == of.queue]
+
+    def forgiving(self, undo: Callable[..., object], *names: str) -> None:
         """What is gone already need not be removed."""
         try:
             undo(*names)

@@ -1,5 +1,6 @@
 """Who may ask: signed requests within the clock's window; without any key, this machine only."""
 
+from penstock.server._wire import HttpRequest
 from penstock.server.broker.access import Keys
 from penstock.server.broker.cmq.faults import CmqError, Fault
 from penstock.server.protocols.cmq_http.form import Form, Pair
@@ -10,34 +11,40 @@ TELLING_NONCE = 10_000
 
 
 class Admission:
-    """Judges v2 requests. clock_s: how far a client's clock may be from ours; 0: any."""
+    """Judges requests that are signed in their form.
+
+    clock_s: how far a client's clock may be from ours; 0: any.
+    """
 
     def __init__(self, keys: Keys, clock_s: int = 0, strict: bool = False) -> None:
         self.keys = keys
         self.clock_s = clock_s
         self.strict = strict
 
-    def admit(
-        self, method: str, host: str, path: str, pairs: list[Pair], form: Form, local: bool,
-        now_us: int,
-    ) -> None:
-        """Raises why not."""
+    def admit(self, request: HttpRequest, path: bytes, pairs: list[Pair], form: Form) -> bool:
+        """Whether it is signed: it need not be while there is no key. Raises why it is refused."""
         secrets = self.keys.secrets()
         if not secrets:
-            if not local:
-                raise CmqError(Fault.SECRET_ID, "there is no access key yet")
-            return
+            self.admit_open(request)
+            return False
         identity = form.text("SecretId")
         secret = secrets.get(identity)
         if not form.values.get("Signature"):
             raise CmqError(Fault.AUTHENTICATION)
         # An unknown id takes as long as a wrong signature.
-        good = genuine(secret or identity, method, host, path, pairs, strict=self.strict)
+        host, where = ((raw or b"").decode("ascii", "replace") for raw in (request.host, path))
+        good = genuine(secret or identity, request.method.decode(), host, where, pairs,
+                       strict=self.strict)
         if secret is None:
             raise CmqError(Fault.SECRET_ID)
         if not good:
             raise CmqError(Fault.AUTHENTICATION)
-        self.check_clock(form.needed("Timestamp"), now_us)
+        return True
+
+    def admit_open(self, request: HttpRequest) -> None:
+        """Without any key: raises why not."""
+        if not request.local:
+            raise CmqError(Fault.SECRET_ID, "there is no access key yet")
 
     def check_clock(self, moment_s: int, now_us: int) -> None:
         if self.clock_s and abs(moment_s - now_us // 1_000_000) > self.clock_s:

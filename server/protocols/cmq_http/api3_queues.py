@@ -1,21 +1,18 @@
 """The actions of API 3.0 on queues. Times are milliseconds here, unlike v2's."""
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from penstock.server.broker.cmq.attributes import BY_AGE, BY_COUNT, Given
-from penstock.server.broker.cmq.faults import CmqError, Fault
+from penstock.server.broker.cmq.faults import CmqError
 from penstock.server.broker.cmq.queues import CmqQueues, queue_id
+from penstock.server.protocols.cmq_http.api3_fields import Fields, Listing, read
 from penstock.server.protocols.cmq_http.asked import Ask
 from penstock.server.protocols.cmq_http.form import Form
 
 if TYPE_CHECKING:
     from penstock.server.protocols.cmq_http.v2_messages import MessageActions
-
-Fields = dict[str, Any]
-T = TypeVar("T")
-LISTED, LIST_LIMIT = 20, 50
 
 
 class Attributes(msgspec.Struct):
@@ -71,9 +68,7 @@ class Sending(msgspec.Struct):
     DelaySeconds: int = 0
 
 
-class Listing(msgspec.Struct):
-    Offset: int = 0
-    Limit: int = LISTED
+class Queues(Listing):
     QueueName: str | None = None
     QueueNameList: list[str] | None = None
 
@@ -122,13 +117,11 @@ class QueueActions:
         return {"QueueDescribe": self.described(read(fields, Named).QueueName)}
 
     def page(self, fields: Fields, now_us: int) -> Fields:
-        asked = read(fields, Listing)
-        checked_page(asked.Offset, asked.Limit)
+        asked = read(fields, Queues)
         names = [name for name in self.queues.names() if (asked.QueueName or "") in name]
         if asked.QueueNameList:
             names = [name for name in names if name in asked.QueueNameList]
-        page = names[asked.Offset:asked.Offset + asked.Limit]
-        return {"TotalCount": len(names), "QueueList": [self.described(name) for name in page]}
+        return asked.page(names, self.described, "QueueList")
 
     def send(self, fields: Fields, now_us: int) -> Fields:
         asked = read(fields, Sending)
@@ -180,20 +173,5 @@ class QueueActions:
         return found
 
 
-def read(fields: Fields, model: type[T]) -> T:
-    """The fields as the model has them; what is unknown is passed over."""
-    try:
-        return msgspec.convert(
-            {name: value for name, value in fields.items() if value is not None}, model)
-    except msgspec.ValidationError as error:
-        missing = "missing required field" in str(error)
-        raise CmqError(Fault.MISSING_ONE if missing else Fault.WRONG_TYPE, str(error)) from error
-
-
 def or_else(value: int | None, default: int | None) -> int | None:
     return default if value is None else value
-
-
-def checked_page(offset: int, limit: int) -> None:
-    if offset < 0 or not 1 <= limit <= LIST_LIMIT:
-        raise CmqError(Fault.OUT_OF_RANGE, f"Offset is 0 and more, Limit 1 to {LIST_LIMIT}")

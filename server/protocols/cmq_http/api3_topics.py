@@ -1,13 +1,11 @@
 """The actions of API 3.0 on topics and subscriptions."""
 
-from typing import Any
-
 import msgspec
 
 from penstock.server.broker.cmq.attributes import DAY_S
 from penstock.server.broker.cmq.subscribing import BY_KEY, Asked, Subscription
 from penstock.server.broker.cmq.topics import CmqTopics, TopicFacts
-from penstock.server.protocols.cmq_http.api3_queues import LISTED, Fields, checked_page, read
+from penstock.server.protocols.cmq_http.api3_fields import Fields, Listing, read
 from penstock.server.protocols.cmq_http.v2_topics import DECAY
 
 
@@ -18,9 +16,7 @@ class Topic(msgspec.Struct):
     MsgRetentionSeconds: int | None = None
 
 
-class Topics(msgspec.Struct):
-    Offset: int = 0
-    Limit: int = LISTED
+class Topics(Listing):
     TopicName: str | None = None
     TopicNameList: list[str] | None = None
 
@@ -43,10 +39,8 @@ class Subscribing(msgspec.Struct):
     BindingKey: list[str] | None = None
 
 
-class Subscriptions(msgspec.Struct):
+class Subscriptions(Listing):
     TopicName: str = ""
-    Offset: int = 0
-    Limit: int = LISTED
     SubscriptionName: str = ""
     QueueName: str = ""
     QueryType: str = "topic"
@@ -88,12 +82,10 @@ class TopicActions:
 
     def page(self, fields: Fields, now_us: int) -> Fields:
         asked = read(fields, Topics)
-        checked_page(asked.Offset, asked.Limit)
         names = [name for name in self.topics.names() if (asked.TopicName or "") in name]
         if asked.TopicNameList:
             names = [name for name in names if name in asked.TopicNameList]
-        page = names[asked.Offset:asked.Offset + asked.Limit]
-        return {"TotalCount": len(names), "TopicList": [self.described(name) for name in page]}
+        return asked.page(names, self.described, "TopicList")
 
     def publish(self, fields: Fields, now_us: int) -> Fields:
         """MsgTag is a list of tags, or one routing key where the topic filters by it."""
@@ -101,7 +93,7 @@ class TopicActions:
         by_key = self.topics.facts(asked.TopicName).filter_type == BY_KEY
         tags, key = ([], (asked.MsgTag or [""])[0]) if by_key else (asked.MsgTag, "")
         body = asked.MsgContent.encode()
-        found = self.topics.publish(asked.TopicName, body, tags, key, now_us)
+        [found] = self.topics.publish(asked.TopicName, [body], tags, key, now_us)
         return {"Result": "true", "MsgId": str(found)}
 
     def subscribe(self, fields: Fields, now_us: int) -> Fields:
@@ -136,17 +128,16 @@ class TopicActions:
     def subscriptions(self, fields: Fields, now_us: int) -> Fields:
         """Those of a topic, or those that lead to a queue."""
         asked = read(fields, Subscriptions)
-        checked_page(asked.Offset, asked.Limit)
         if asked.TopicName:
             self.topics.facts(asked.TopicName)
         topics = [asked.TopicName] if asked.TopicName else self.topics.names()
-        rows = [
-            described(topic, name, one, self.topics.waiting(one))
-            for topic in topics for name, one in self.topics.subscriptions(topic).items()
+        found = [
+            (topic, name, one) for topic in topics
+            for name, one in self.topics.subscriptions(topic).items()
             if asked.SubscriptionName in name and asked.QueueName in ("", one.endpoint)
         ]
-        page = rows[asked.Offset:asked.Offset + asked.Limit]
-        return {"TotalCount": len(rows), "SubscriptionSet": page}
+        return asked.page(
+            found, lambda row: described(*row, self.topics.waiting(row[2])), "SubscriptionSet")
 
     def described(self, name: str) -> Fields:
         found = self.topics.describe(name)
@@ -161,7 +152,7 @@ class TopicActions:
         }  # fmt: skip
 
 
-def described(topic: str, name: str, one: Subscription, waiting: int) -> dict[str, Any]:
+def described(topic: str, name: str, one: Subscription, waiting: int) -> Fields:
     return {
         "SubscriptionName": name, "SubscriptionId": one.id, "TopicOwner": 0, "MsgCount": waiting,
         "LastModifyTime": one.changed_us // 1000, "CreateTime": one.created_us // 1000,

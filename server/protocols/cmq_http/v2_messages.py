@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from penstock.engine._core import Batch, short_receipts, whole_receipts
 from penstock.engine.attributes import Attributes
-from penstock.server._wire import FirstTimes
+from penstock.server._wire import CallRates, FirstTimes
 from penstock.server.bridge import Bridge
 from penstock.server.broker.cmq.attributes import Rules
 from penstock.server.broker.cmq.faults import CmqError, Fault
 from penstock.server.broker.cmq.ids import id_of, placed_id
 from penstock.server.broker.cmq.queues import CmqQueues, Found
 from penstock.server.broker.cmq.topics import CmqTopics
+from penstock.server.metrics.cmq import ACTIONS, V2
 from penstock.server.protocols.cmq_http.asked import Answer, Ask
+from penstock.server.protocols.cmq_http.repeated import deleted, sent
 
 if TYPE_CHECKING:
     from penstock.server.protocols.cmq_http.door import CmqDoor
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 SECOND_US = 1_000_000
 DONE = 0
 TAKE_BYTES = 4 << 20
+# The actions on messages, as they are numbered for all doors.
+CALLS = {action.lower(): at for at, action in enumerate(ACTIONS[V2][:8])}
 
 
 class MessageActions:
@@ -30,7 +34,7 @@ class MessageActions:
 
     def __init__(
         self, door: "CmqDoor", queues: CmqQueues, topics: CmqTopics, bridge: Bridge, rules: Rules,
-        firsts: FirstTimes,
+        firsts: FirstTimes, rates: CallRates,
     ) -> None:
         self.door = door
         self.firsts = firsts
@@ -38,6 +42,8 @@ class MessageActions:
         self.topics = topics
         self.call = bridge.call
         self.rules = rules
+        self.rates = rates
+        self.parked = 0
         self.actions: dict[str, Callable[[Ask], Answer]] = {
             "sendmessage": self.send, "batchsendmessage": self.send_many,
             "deletemessage": self.delete, "batchdeletemessage": self.delete_many,
@@ -48,6 +54,15 @@ class MessageActions:
             "batchreceivemessage": partial(self.receive, True),
         }
 
+    def limit(self, ask: Ask) -> None:
+        """Raises THROTTLED if there were as many such calls of this second as are allowed."""
+        place = CALLS.get(ask.action)
+        if place is not None and self.rates.limit:
+            values = ask.form.values
+            name = values.get("queueName") or values.get("topicName", "")
+            if not self.rates.admit(place, name.encode()):
+                raise CmqError(Fault.THROTTLED)
+
     # Sending.
 
     def send(self, ask: Ask) -> Answer:
@@ -55,8 +70,7 @@ class MessageActions:
         return {"msgId": str(self.sent(ask, [body])[0])}
 
     def send_many(self, ask: Ask) -> Answer:
-        found = self.sent(ask, self.batch(ask, "msgBody"))
-        return {"msgList": [{"msgId": str(one)} for one in found]}
+        return sent(self.sent(ask, self.batch(ask, "msgBody")))
 
     def sent(self, ask: Ask, texts: list[str]) -> list[int]:
         """Store the messages, all or none; their ids."""
@@ -72,7 +86,7 @@ class MessageActions:
             return [placed_id(found.queue.id, stored.offset + at) for at in range(len(bodies))]
         # Whole seconds, so that what was sent together arrives together.
         due_us = -(-(ask.now_us + delay_s * SECOND_US) // SECOND_US) * SECOND_US
-        ids = [self.topics.ids.next(ask.now_us) for _ in bodies]
+        ids = self.topics.ids.give(ask.now_us, len(bodies))
         attributes = [Attributes(id=str(one)) for one in ids]
         found.queue.append_many(bodies, attributes=attributes, due_us=due_us)
         return ids
@@ -125,7 +139,11 @@ class MessageActions:
                 return {"msgInfoList": messages} if many else messages[0]
             if left_ms <= 0 or hub is None or hub.stopping or not ask.connected():
                 raise CmqError(Fault.NO_MESSAGE)
-            await hub.wait(found.queue.id, found.group.id, left_ms, request=ask.request)
+            self.parked += 1
+            try:
+                await hub.wait(found.queue.id, found.group.id, left_ms, request=ask.request)
+            finally:
+                self.parked -= 1
             if not ask.connected():
                 raise CmqError(Fault.NO_MESSAGE)
 
@@ -171,28 +189,14 @@ class MessageActions:
 
     def delete(self, ask: Ask) -> Answer:
         found = self.queues.find(ask.form.text("queueName"))
-        self.deleted(found, [handle_of(ask.form.text("receiptHandle"))])
-        return {}
-
-    def deleted(self, found: Found, handles: list[int]) -> None:
-        failed = self.failed(found, handles)
-        if failed:
+        if self.failed(found, [handle_of(ask.form.text("receiptHandle"))]):
             raise CmqError(Fault.HANDLE)
+        return {}
 
     def delete_many(self, ask: Ask) -> Answer:
         found = self.queues.find(ask.form.text("queueName"))
         texts = self.batch(ask, "receiptHandle")
-        failed = set(self.failed(found, [handle_of(text) for text in texts]))
-        if not failed:
-            return {}
-        fault = Fault.NONE_DELETED if len(failed) == len(texts) else Fault.SOME_DELETED
-        return {
-            "code": fault.code, "message": fault.text,
-            "errorList": [
-                {"code": Fault.HANDLE.code, "message": Fault.HANDLE.text, "receiptHandle": text}
-                for at, text in enumerate(texts) if at in failed
-            ],
-        }
+        return deleted(texts, self.failed(found, [handle_of(text) for text in texts]))
 
     def failed(self, found: Found, handles: list[int]) -> list[int]:
         """Delete what the handles name; the places of those that name nothing."""
@@ -210,16 +214,13 @@ class MessageActions:
         return {"msgId": str(self.published(ask, [ask.form.text("msgBody")])[0])}
 
     def publish_many(self, ask: Ask) -> Answer:
-        found = self.published(ask, self.batch(ask, "msgBody"))
-        return {"msgList": [{"msgId": str(one)} for one in found]}
+        return sent(self.published(ask, self.batch(ask, "msgBody")))
 
     def published(self, ask: Ask, texts: list[str]) -> list[int]:
-        topic, tags = ask.form.text("topicName"), ask.form.list("msgTag")
-        key = ask.form.values.get("routingKey", "")
-        bodies = [text.encode() for text in texts]
-        if len(bodies) > 1 and sum(map(len, bodies)) > self.rules.batch_bytes:
-            raise CmqError(Fault.BATCH_BYTES)
-        return [self.topics.publish(topic, body, tags, key, ask.now_us) for body in bodies]
+        form = ask.form
+        return self.topics.publish(
+            form.text("topicName"), [text.encode() for text in texts], form.list("msgTag"),
+            form.values.get("routingKey", ""), ask.now_us)
 
 
 def handle_of(text: str) -> int:

@@ -10,12 +10,17 @@ from typing import TypeVar
 
 from penstock.engine.attributes import Attributes
 from penstock.engine.errors import EngineError
-from penstock.server._wire import CmqConnection, CmqShared, proto_field, proto_fields
+from penstock.server._wire import (
+    CmqConnection,
+    CmqShared,
+    MessageNames,
+    proto_field,
+    proto_fields,
+)
 from penstock.server.broker.access import Keys
 from penstock.server.broker.broker import Broker
 from penstock.server.broker.cmq.attributes import Rules
 from penstock.server.broker.cmq.faults import CmqError, Fault, fault_of
-from penstock.server.broker.cmq.ids import Names
 from penstock.server.broker.cmq.queues import CmqQueues
 from penstock.server.broker.cmq.topics import CmqTopics
 from penstock.server.broker.errors import BrokerError, refusal
@@ -46,13 +51,13 @@ class Handler:
          queue that it prepared a half for; a connection that is lost has none.
     """
 
-    def __init__(self, broker: Broker, keys: Keys, rules: Rules) -> None:
+    def __init__(self, broker: Broker, keys: Keys, rules: Rules, names: MessageNames) -> None:
         self.broker = broker
+        self.names = names
         self.rules = rules
-        self.ids = Names()
         self.admission = Admission(keys)
         self.queues = CmqQueues(broker, rules)
-        self.topics = CmqTopics(broker, rules)
+        self.topics = CmqTopics(broker, rules, names)
         self.verdicts = Verdicts(broker)
         self.members: dict[CmqConnection, list[Member]] = {}
         self.lock = Lock()
@@ -157,16 +162,8 @@ class Handler:
         name, bodies, tags, key = published(fields)
         if command == PUBLISH:
             bodies = bodies[-1:]
-        if len(bodies) > self.rules.batch:
-            raise CmqError(Fault.BATCH_SIZE)
-        if len(bodies) > 1 and sum(map(len, bodies)) > self.rules.batch_bytes:
-            raise CmqError(Fault.BATCH_BYTES)
-        if not bodies or not all(bodies):
-            raise CmqError(Fault.EMPTY_BODY)
-        now_us = time.time_ns() // 1000
-        return b"".join(
-            proto_field(MESSAGE_IDS, self.topics.publish(name, body, tags, key, now_us))
-            for body in bodies)
+        ids = self.topics.publish(name, bodies, tags, key, time.time_ns() // 1000)
+        return b"".join(proto_field(MESSAGE_IDS, one) for one in ids)
 
 
 def published(fields: Fields) -> tuple[str, list[bytes], list[str], str]:

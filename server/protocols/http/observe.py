@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from penstock.engine.errors import EngineError
 from penstock.server.broker.errors import Kind
 from penstock.server.broker.seeing import Seeing
+from penstock.server.metrics import cmq
 from penstock.server.metrics.board import Board
 from penstock.server.metrics.exposition import Metric, expose
 from penstock.server.protocols.http.openapi import document
@@ -33,7 +34,7 @@ COUNTED: tuple[tuple[str, Literal["counter", "gauge"], str], ...] = (
 )
 
 
-COUNTERS = tuple(kind == "counter" for _, kind, _ in COUNTED)
+COUNTERS = (*(kind == "counter" for _, kind, _ in COUNTED), *cmq.COUNTERS)
 
 BEHIND: tuple[tuple[str, str, str], ...] = (
     ("group_lag", "lag", "Visible messages that the group has not confirmed."),
@@ -50,6 +51,7 @@ class Observer:
         self.door = door
         self.seeing = seeing
         self.description: bytes | None = None
+        self.cmq = cmq.CmqCalls()
         self.board = board or Board()
         if board is None:
             self.board.begin(0, COUNTERS)
@@ -70,14 +72,16 @@ class Observer:
 
     def publish(self) -> None:
         """Let the other workers see what this one counted."""
-        self.board.put(getattr(self.door.hub, name) for name, _, _ in COUNTED)
+        own = [getattr(self.door.hub, name) for name, _, _ in COUNTED]
+        self.board.put([*own, *self.cmq.values()])
 
     def measure(self) -> Iterator[Metric]:
         self.publish()
-        sums = self.board.sums(len(COUNTED))
-        for (name, kind, text), value in zip(COUNTED, sums, strict=True):
+        sums = self.board.sums(len(COUNTERS))
+        for (name, kind, text), value in zip(COUNTED, sums, strict=False):
             suffix = "_total" if kind == "counter" else ""
             yield Metric(f"worker_{name}{suffix}", kind, f"{text} All workers.", value)
+        yield from cmq.series(sums[len(COUNTED):])
         yield Metric("workers", "gauge", "Workers of this server.", self.board.workers)
         yield Metric("worker_restarts_total", "counter", "Workers started in place of dead ones.",
                      self.board.restarts)
