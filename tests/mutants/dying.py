@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mutant import Mutant
 
-DEATHS = "tests/crash/test_deaths.py"
+DEATHS = "tests/crash/test_deaths.py::"
 
 DYING = (
     Mutant(
@@ -12,41 +12,41 @@ DYING = (
         "engine/_mend.pxi",
         "    taken_mend(core, group, &group.root, group.height, 0)\n",
         "",
-        (DEATHS,),
+        (DEATHS + "test_who_dies_taking_loses_no_message",),
     ),
     Mutant(
         "dying: a lease has its end before it is one",
         "engine/_delivery.pxi",
         "    path.slot.until_us = until_us\n    store8(&path.slot.state, LEASED)\n",
         "    store8(&path.slot.state, LEASED)\n    path.slot.until_us = until_us\n",
-        (DEATHS,),
+        (DEATHS + "test_who_dies_taking_the_last_of_a_line_loses_no_message",),
     ),
     Mutant(
         "dying: a wait has its end before it is one",
         "engine/_retry.pxi",
         "    path.slot.until_us = now + wait_us\n    store8(&path.slot.state, WAITING)\n",
         "    store8(&path.slot.state, WAITING)\n    path.slot.until_us = now + wait_us\n",
-        (DEATHS,),
+        (DEATHS + "test_who_dies_giving_back_loses_no_message",),
     ),
     Mutant(
         "dying: a tree that was being made higher is as high as its root",
         "engine/_mend.pxi",
         "    if group.root.done & WIDENED:\n",
         "    if False:\n",
-        (DEATHS,),
+        (DEATHS + "test_who_dies_making_the_tree_higher_leaves_it_whole",),
     ),
     Mutant(
         "dying: what a dead process confirmed does not hold the floor back",
         "engine/_mend.pxi",
         "        order_rebuild(core, group)\n    floor_advance(core, group)\n",
         "        order_rebuild(core, group)\n",
-        (DEATHS,),
+        (DEATHS + "test_who_dies_confirming_leaves_the_rest_to_others",),
     ),
     Mutant(
         "dying: lines are made anew after a death",
         "engine/_mend.pxi",
         "    if group.order:\n        order_rebuild(core, group)\n    floor_advance",
         "    floor_advance",
-        (DEATHS,),
+        (DEATHS + "test_who_dies_confirming_leaves_the_rest_to_others",),
     ),
 )

@@ -137,14 +137,13 @@ def main() -> int:
     """Try them all; the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", default=[""], nargs="+",
-                        help="mutants whose rule or file has one of these words")
+                        help="mutants whose rule or file has one of these words, in this order")
     parser.add_argument("--jobs", type=int, default=1, help="how many at once")
     parser.add_argument("--keep", action="store_true", help="leave the copies where they are")
     options = parser.parse_args()
-    chosen = [mutant for mutant in (*MUTANTS, *COLD_MUTANTS)
-              if any(word in mutant.rule or word in mutant.file for word in options.only)]
-    # What needs no compiler comes first.
-    chosen.sort(key=lambda mutant: not mutant.file.endswith(".py"))
+    every = sorted((*MUTANTS, *COLD_MUTANTS), key=lambda mutant: not mutant.file.endswith(".py"))
+    chosen = list(dict.fromkeys(mutant for word in options.only for mutant in every
+                                if word in mutant.rule or word in mutant.file))
     folder = Path(tempfile.mkdtemp(prefix="penstock-mutants-"))
     bad = 0
     try:

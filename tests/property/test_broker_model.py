@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from hypothesis.stateful import (
     RuleBasedStateMachine,
     consumes,
     initialize,
+    invariant,
     multiple,
     rule,
 )
@@ -46,6 +49,11 @@ Given = tuple[str, bytes]
 
 class Brokered(RuleBasedStateMachine):
     receipts = Bundle("receipts")
+    steps = 0
+
+    @invariant()
+    def counted(self) -> None:
+        Brokered.steps += 1
 
     @initialize()
     def begin(self) -> None:
@@ -223,15 +231,19 @@ class Brokered(RuleBasedStateMachine):
         self.bury()
         limit = int(end * len(self.dead))
         left = [at for at in range(limit) if at not in self.buried]
-        answer = self.asks("redrive", {"queue": "dead", "end": limit, "dry_run": dry})
-        assert answer["moved"] == len(left) or (dry and answer["moved"] >= len(left))
+        moved, cursor = 0, 0
+        while cursor is not None:
+            step = {"queue": "dead", "cursor": cursor, "end": limit, "dry_run": dry}
+            answer = self.asks("redrive", step)
+            moved, cursor = moved + answer["moved"], answer["next"]
+        assert moved == len(left) or (dry and moved >= len(left))
         if dry:
             return
         for at in left:
             self.buried.add(at)
             self.log.append(self.dead[at][2])
-        batch = self.queue.read(offset=len(self.log) - len(left), max_messages=max(1, len(left)))
-        assert batch.tolist() == [self.dead[at][2].body for at in left]
+        found = self.queue.read(offset=len(self.log) - len(left), max_messages=max(1, len(left)))
+        assert found.tolist() == [self.dead[at][2].body for at in left]
 
     # The end of a life.
 
@@ -307,7 +319,11 @@ TestBroker.settings = settings(settings.get_profile("engine"), stateful_step_cou
 
 
 @pytest.fixture(autouse=True)
-def long(request: pytest.FixtureRequest) -> None:
-    """With --soak a machine walks twenty times as far."""
+def long(request: pytest.FixtureRequest) -> Iterator[None]:
+    """With --soak a machine walks twenty times as far, and says how far that was."""
     if request.config.getoption("--soak"):
         TestBroker.settings = settings(TestBroker.settings, stateful_step_count=1000)
+    began = time.monotonic()
+    yield
+    if request.config.getoption("--soak"):
+        print(f"{Brokered.steps:,} steps of the broker model, {time.monotonic() - began:,.0f} s")

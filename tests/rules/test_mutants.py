@@ -16,4 +16,6 @@ def test_a_mutant_finds_its_text(mutant: Mutant) -> None:
     assert path.read_text().count(mutant.old) == 1, f"{mutant.file} was changed: so must the mutant"
     assert mutant.old != mutant.new and mutant.tests
     for test in mutant.tests:
-        assert (ROOT / test).exists(), test
+        file, _, name = test.partition("::")
+        assert (ROOT / file).exists(), test
+        assert not name or f"def {name}(" in (ROOT / file).read_text(), test
