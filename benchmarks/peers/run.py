@@ -214,6 +214,8 @@ class Comparison:
                 continue
             if rate:
                 figures["due"] = rate
+            if count:
+                figures.update(asked=count, limit_s=seconds)
             print(f"  {work:<9}{size:>5} B  {peer.name:<11}{peer.setting:<23}"
                   f"{figures['rate']:>12,.0f} /s  p50 {figures.get('p50_us', 0):>9,.0f}  "
                   f"p99.9 {figures.get('p999_us', 0):>9,.0f} µs  "
@@ -248,8 +250,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=kept.RESULTS, help="where results are kept")
     args = parser.parse_args(words)
     args.peers = args.peers.split(",")
-    # Servers are stopped however this ends.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    signal.signal(signal.SIGTERM, ended)
     works = [(work, [int(size) for size in (own or args.sizes).split(",")]) for work, _, own in
              (text.partition(":") for text in args.works.split(","))]
     with tempfile.TemporaryDirectory(prefix="penstock-peers-", dir=args.data) as folder, \
@@ -266,6 +267,12 @@ def main(words: list[str] | None = None) -> int:
                     comparison.turns(work, size)
     print(f"Kept in {os.path.relpath(args.out)}")
     return 0
+
+
+def ended(*_: object) -> None:
+    """Servers are stopped however this ends, and who is impatient does not stop that."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(1)
 
 
 if __name__ == "__main__":

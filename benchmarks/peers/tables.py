@@ -72,11 +72,19 @@ def table(chosen: Iterable[Row]) -> list[str]:
         chosen, key=lambda one: (not one["durable"], -(median(one, "rate") or 0)))]
 
 
-def command(work: str, size: int, delay: float) -> str:
+def command(work: str, size: int, delay: float, chosen: Iterable[Row] = ()) -> str:
+    """What measures it again; with rows, as long and as often as they were."""
+    rounds = [one for row in chosen for one in row["rounds"]]
+    seconds = next((f" --seconds {one['seconds']:g}" for one in rounds if "seconds" in one), "")
     if work.startswith("E"):
         return f"python benchmarks/peers/embedded.py --works {work} --sizes {size}"
-    words = f"--works {work.partition(' ')[0]} --sizes {size}"
-    return f"python benchmarks/peers/run.py {words}" + (
+    if work.startswith("W4"):
+        limit = next((f" --count {one['asked']:.0f} --limit {one['limit_s']:g}" for one in rounds
+                      if "asked" in one and work == "W4 fill"), "")
+        return f"python benchmarks/peers/run.py --works W4 --sizes {size}{limit}"
+    # Half of what W2 reached is known only when that was measured.
+    works = "W2,W2h" if work == "W2h" else work
+    return f"python benchmarks/peers/run.py --works {works} --sizes {size}{seconds}" + (
         f" --durable --delay-ms {delay:g}" if delay else "")
 
 
@@ -93,7 +101,7 @@ def sections(found: list[Row]) -> Iterable[str]:
         yield ""
         whens = sorted(one["when"] for row in chosen for one in row["rounds"] if "when" in one)
         rounds = max((len(row["rounds"]) for row in chosen), default=0)
-        yield (f"`{command(work, size, delay)}`, {rounds} round{'s' * (rounds != 1)}"
+        yield (f"`{command(work, size, delay, chosen)}`, {rounds} round{'s' * (rounds != 1)}"
                + (f", {whens[0]} to {whens[-1]}" if whens else "") + ".")
         yield ""
         others = [value for row in chosen if (value := median(row, "others_share")) is not None]
