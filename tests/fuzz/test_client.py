@@ -6,8 +6,8 @@ import struct
 from concurrent.futures import Future
 from typing import Any
 
-from conftest import Trials
 from mutation import Mutator
+from trials import Trials
 
 from penstock import parse, wire
 from penstock.errors import PenstockError

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from conftest import Trials
 from mutation import Mutator
+from trials import Trials
 
 from penstock.engine import Store
 from penstock.engine.attributes import Attributes

@@ -10,10 +10,10 @@ from typing import Any
 
 import h11
 import pytest
-from conftest import Trials
 from feeding import Worker, working
 from mutation import Mutator
 from test_native import cuts, furnished, judge
+from trials import Trials
 
 HEAD = b"POST /v1/queues/q/messages HTTP/1.1\r\nHost: x\r\n"
 GET = b"GET /v1/queues HTTP/1.1\r\nHost: x\r\n\r\n"

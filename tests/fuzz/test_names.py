@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from conftest import Trials
 from mutation import Mutator
+from trials import Trials
 
 from penstock.engine import Store
 from penstock.server.broker.broker import NAME, NAME_CHARACTERS, Broker

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Trials
 from feeding import Worker, working
 from mutation import Mutator
+from trials import Trials
 
 from penstock.engine import attributes
 from penstock.engine.check import check

@@ -13,8 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from conftest import Trials
 from mutation import Mutator
+from trials import Trials
 
 from penstock.engine import EngineError, Store
 from penstock.engine.attributes import Attributes
