@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -22,10 +22,12 @@ DEMANDED = os.environ.get("PENSTOCK_INTEROP") == "1"
 KEY, SECRET = "AKIDinterop", "a-secret-of-the-tests"
 
 PYTHON = ["queues", "messages", "batches", "polling", "redelivery", "delay", "rewind", "by_get",
-          "by_sha256", "signatures", "topics", "routing", "pushing"]
+          "by_sha256", "signatures", "topics", "routing"]
+PUSH = ["pushing", "push_that_backs_off"]
 API3 = ["queues", "dead_letters", "transactional", "topics", "routed", "signatures"]
-JAVA = ["queues", "messages", "messages_by_get", "redelivery", "topics", "routing"]
-NODE = ["queues", "messages", "messages_sha1", "topics", "routing"]
+JAVA = ["queues", "messages", "messages_by_get", "redelivery", "signatures", "topics", "routing"]
+NODE = ["queues", "messages", "messages_sha1", "refusals", "redelivery", "signatures", "topics",
+        "routing"]
 
 
 @pytest.fixture(scope="module")
@@ -51,13 +53,13 @@ def run(server: Server, command: list[object], **environment: str) -> None:
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
 
 
-def python(server: Server, program: str, scenario: str) -> None:
+def python(server: Server, program: str, *scenario: str) -> None:
     folder = CLIENTS / "cmq-python"
     if sys.version_info >= (3, 13):
         lacking("the Python client needs Python 3.12 or older")
     if not (folder / "cmq").is_dir() or not (folder / "tencentcloud").is_dir():
         lacking("the Python clients of CMQ were not set up: make test does it, from their registry")
-    run(server, [sys.executable, SOURCES / program, address(server), KEY, SECRET, scenario],
+    run(server, [sys.executable, SOURCES / program, address(server), KEY, SECRET, *scenario],
         PYTHONPATH=str(folder))
 
 
@@ -70,13 +72,46 @@ def test_the_python_client(server: Server, scenario: str) -> None:
     python(server, "cmq_v2.py", scenario)
 
 
+@pytest.mark.parametrize("scenario", PUSH)
+def test_endpoints_are_pushed_to_as_the_python_client_asks(server: Server, scenario: str) -> None:
+    python(server, "cmq_push.py", scenario)
+
+
 @pytest.mark.parametrize("scenario", API3)
 def test_the_python_client_of_api_3(server: Server, scenario: str) -> None:
     python(server, "cmq_api3.py", scenario)
 
 
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("scenario", ["queues", "topics", "routed", "signatures"])
+@pytest.mark.parametrize("signed", ["TC3-HMAC-SHA256", "HmacSHA1", "HmacSHA256"])
+def test_the_other_ways_in_which_it_asks(
+    server: Server, scenario: str, method: str, signed: str
+) -> None:
+    """In the target, and in a form: signed in the head, or as v2 is."""
+    if (method, signed) != ("POST", "TC3-HMAC-SHA256"):
+        python(server, "cmq_api3.py", scenario, method, signed)
+
+
 @pytest.mark.parametrize("scenario", JAVA)
 def test_the_java_client(server: Server, scenario: str) -> None:
+    java(server, scenario)
+
+
+@pytest.mark.parametrize("scenario", NODE)
+def test_the_node_client(server: Server, scenario: str) -> None:
+    node(server, scenario)
+
+
+def v2(server: Server, scenario: str) -> None:
+    python(server, "cmq_v2.py", scenario)
+
+
+def api3(server: Server, scenario: str) -> None:
+    python(server, "cmq_api3.py", scenario)
+
+
+def java(server: Server, scenario: str) -> None:
     folder = CLIENTS / "cmq-http"
     if shutil.which("java") is None:
         lacking("Java is not installed")
@@ -87,8 +122,7 @@ def test_the_java_client(server: Server, scenario: str) -> None:
                  SECRET, scenario], LC_ALL="C")
 
 
-@pytest.mark.parametrize("scenario", NODE)
-def test_the_node_client(server: Server, scenario: str) -> None:
+def node(server: Server, scenario: str) -> None:
     modules = CLIENTS / "cmq-node" / "node_modules"
     if shutil.which("node") is None:
         lacking("Node is not installed")
@@ -96,6 +130,18 @@ def test_the_node_client(server: Server, scenario: str) -> None:
         lacking("the Node client was not set up: it needs node, npm and their registry")
     run(server, ["node", "-r", SOURCES / "redirect.js", SOURCES / "node.js", KEY, SECRET, scenario],
         CMQ_PORT=str(server.http), NODE_PATH=str(modules))
+
+
+@pytest.mark.parametrize("client", [v2, api3, java, node])
+def test_each_client_finds_what_it_left_in_a_server_that_was_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, client: Callable[[Server, str], None]
+) -> None:
+    monkeypatch.setenv("PENSTOCK_ACCESS_KEY", KEY)
+    monkeypatch.setenv("PENSTOCK_SECRET_KEY", SECRET)
+    for scenario in ("leave", "find"):
+        with Server(tmp_path / "store") as server:
+            client(server, scenario)
+            server.process.kill()
 
 
 def test_messages_cross_to_the_native_client_and_back(server: Server) -> None:

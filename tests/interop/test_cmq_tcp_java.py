@@ -99,6 +99,40 @@ def test_what_is_refused_is_told_by_its_code(world: World, java: Driver, way: st
     assert (late.code or late.raised) and java.do(f"{way}receive", queue, 0).code == 10200
 
 
+@each_way
+def test_each_request_that_is_refused_says_why(world: World, java: Driver, way: str) -> None:
+    queue = world.queue(f"saying-{bool(way)}", max_size=1024)
+    topic, routes = f"strict-{bool(way)}", f"keyed-{bool(way)}"
+    with control(world.data) as at:
+        at.topics.create(topic, TopicFacts(max_size=1024))
+        at.topics.create(routes, TopicFacts(filter_type=2))
+    large = packed("x" * 1025)
+    refusals = [
+        (("batch send", queue, 0, packed("x"), large), 10230),
+        (("batch send", queue, 0, *[packed("x")] * 17), 10370),
+        (("batch receive", queue, 17, 0), 10370),
+        (("delete", queue, 12345), 10260),
+        (("batch delete", queue, 12345, 12346), 10290),
+        (("publish by tags", topic, large, packed("t")), 10230),
+        (("batch publish by tag", topic, "t", packed("x"), large), 10230),
+        (("batch publish by tag", topic, "t", *[packed("x")] * 17), 10370),
+        (("publish by key", routes, packed("x"), "." * 16), 10691),
+        (("batch publish by key", routes, "." * 16, packed("x")), 10691),
+    ]
+    for (command, *words), code in refusals:
+        found = java.do(way + command, *words)
+        # The client refuses some of them itself.
+        assert found.code == code or found.raised == "MQClientException", (command, found)
+    with control(world.data) as at:
+        at.queues.delete(queue)
+    # The client has asked for the way to it before, so it asks the server itself.
+    for command, *words in (("send", packed("x"), 0), ("batch send", 0, packed("x")),
+                            ("receive", 0), ("batch receive", 16, 0), ("delete", 1),
+                            ("batch delete", 1, 2)):
+        found = java.do(way + command, queue, *words)
+        assert found.code == 10100, (command, found)
+
+
 def test_a_queue_that_is_not_there_has_no_route(java: Driver) -> None:
     found = java.do("send", "nowhere", packed("x"), 0)
     assert (found.raised, found.code) == ("MQServerException", 4040)
@@ -144,16 +178,23 @@ def test_a_published_message_reaches_the_queues_that_want_it(
     assert java.do(f"{way}publish by tags", topic, packed("m-blue"), packed("blue")).code == 0
     batch = java.do(f"{way}batch publish by tag", topic, "red", packed("b1"), packed("b2"))
     assert batch.code == 0 and len(batch.ids) == 2
+    keyed = java.do(f"{way}batch publish by key", routes, "2.b", packed("b3"), packed("b4"))
+    assert keyed.code == 0 and len(keyed.ids) == 2
     for key, body in (("1.x.0", "k1"), ("1.0", "no"), ("2.a.b.c", "k2")):
-        assert java.do(f"{way}publish by key", routes, packed(body), key).code in (0, 10730)
+        assert java.do(f"{way}publish by key", routes, packed(body), key).code == 0
 
     def bodies(queue: str) -> list[str]:
         got = java.do("batch receive", queue, 16, 2)
         java.do("batch delete", queue, *(one.handle for one in got.messages))
         return sorted(one.body for one in got.messages)
 
-    assert bodies(red) == ["b1", "b2", "k1", "k2", "m-red"]
+    assert bodies(red) == ["b1", "b2", "b3", "b4", "k1", "k2", "m-red"]
     assert bodies(every) == ["b1", "b2", "m-blue", "m-red"]
+    assert java.do("delete subscription", topic, "red").code == 0
+    again = java.do("delete subscription", topic, "red")
+    assert again.raised and again.code in (4440, 10600)
+    assert java.do(f"{way}publish by tags", topic, packed("late"), packed("red")).code == 0
+    assert bodies(red) == [] and bodies(every) == ["late"]
 
 
 def test_a_listener_gets_everything_and_acknowledges_it(world: World, java: Driver) -> None:

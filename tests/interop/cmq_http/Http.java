@@ -108,6 +108,41 @@ public class Http {
         queue.rewindQueue(began - 1);
         check(queue.batchReceiveMessage(16, 3).size() >= 1, "nothing came again");
         refused("4440", () -> account.getQueue(name()).sendMessage("x"));
+        refusals(account);
+    }
+
+    static void refusals(Account account) throws Exception {
+        QueueMeta small = new QueueMeta();
+        small.maxMsgSize = 1024;
+        String called = name();
+        account.createQueue(called, small);
+        Queue queue = account.getQueue(called);
+        refused("(10230)", () -> queue.sendMessage(new String(new char[1025]).replace('\0', 'x')));
+        refused("(10470)", () -> queue.deleteMessage("no-number"));
+        refused("(10260)", () -> queue.deleteMessage("12345"));
+        refused("6050", () -> queue.rewindQueue((int) (System.currentTimeMillis() / 1000)));
+        List<String> some = new ArrayList<>();
+        queue.sendMessage("x");
+        some.add(queue.receiveMessage(3).receiptHandle);
+        some.add("12345");
+        refused("6010", () -> queue.batchDeleteMessage(some));
+        check(queue.send("later", 1000).getMsgId() != null, "no id");
+        check(queue.batchSendMessage(Arrays.asList("a", "b"), 1000).size() == 2, "not two");
+        check(queue.batchSend(Arrays.asList("a"), 1000).size() == 1, "not one");
+        check(queue.getQueueAttributes().delayMsgNum == 4, queue.getQueueAttributes().delayMsgNum);
+        Queue gone = account.getQueue(name());
+        for (Call call : new Call[] {
+            () -> gone.receiveMessage(0), () -> gone.batchReceiveMessage(16, 0), () -> gone.deleteMessage("1"),
+            () -> gone.batchDeleteMessage(Arrays.asList("1")), () -> gone.batchSendMessage(Arrays.asList("x")),
+            () -> gone.rewindQueue(1), () -> gone.setQueueAttributes(new QueueMeta()),
+            () -> account.deleteQueue(name()),
+        }) refused("(10100)", call);
+        Topic nowhere = account.getTopic(name());
+        for (Call call : new Call[] {
+            () -> nowhere.publishMessage("x"), () -> nowhere.batchPublishMessage(Arrays.asList("x")),
+            () -> nowhere.setTopicAttributes(2048), () -> account.deleteTopic(name()),
+            () -> account.createSubscribe(name(), name(), name(), "queue"), () -> account.deleteSubscribe(name(), name()),
+        }) refused("(10600)", call);
     }
 
     static void redelivery(Account account) throws Exception {
@@ -119,6 +154,30 @@ public class Http {
         check(second.msgId.equals(first.msgId) && first.msgId.equals(id), second.msgId);
         check(second.dequeueCount == 2 && second.firstDequeueTime == first.firstDequeueTime, second.dequeueCount);
         refused("4430", () -> queue.deleteMessage(first.receiptHandle));
+    }
+
+    static void signatures(String[] given) throws Exception {
+        String[] other = given.clone();
+        other[2] = "x" + given[2];
+        refused("(10030)", () -> account(other, "POST", "sha1").listQueue("", 0, 20, new ArrayList<>()));
+        refused("(10030)", () -> account(other, "GET", "sha256").listTopic("", new ArrayList<>(), 0, 20));
+        String[] nobody = given.clone();
+        nobody[1] = "AKIDnobody";
+        refused("(10270)", () -> account(nobody, "POST", "sha256").listQueue("", 0, 20, new ArrayList<>()));
+    }
+
+    // What find looks for, in a server that was killed meanwhile.
+    static void leave(Account account) throws Exception {
+        account.createQueue("left-java", new QueueMeta());
+        Queue queue = account.getQueue("left-java");
+        queue.batchSendMessage(Arrays.asList("a", "b"));
+        queue.deleteMessage(queue.receiveMessage(3).receiptHandle);
+    }
+
+    static void find(Account account) throws Exception {
+        Queue queue = account.getQueue("left-java");
+        check(queue.receiveMessage(3).msgBody.equals("b"), "another");
+        refused("7000", () -> queue.receiveMessage(0));
     }
 
     static void topics(Account account) throws Exception {
@@ -146,6 +205,10 @@ public class Http {
         Subscription subscription = account.getSubscription(topic, one);
         SubscriptionMeta told = subscription.getSubscriptionAttributes();
         check(told.FilterTag.contains("red"), told.FilterTag);
+        told.FilterTag = new Vector<>(Arrays.asList("green"));
+        told.NotifyContentFormat = "SIMPLIFIED";
+        subscription.SetSubscriptionAttributes(told);
+        check(subscription.getSubscriptionAttributes().FilterTag.contains("green"), "unchanged");
         subscription.ClearFilterTags();
         at.publishMessage("any");
         List<String> listed = new ArrayList<>();
@@ -166,11 +229,15 @@ public class Http {
         account.createTopic(topic, 65536, 2);
         account.createSubscribe(topic, name(), queue, "queue", null, Arrays.asList("1.#.0", "*.b"), "BACKOFF_RETRY",
                 "SIMPLIFIED");
-        for (String key : Arrays.asList("1.0", "1.2.0", "a.b", "b")) account.getTopic(topic).publishMessage(key, key);
+        Topic at = account.getTopic(topic);
+        for (String key : Arrays.asList("1.0", "1.2.0", "a.b", "b")) at.publishMessage(key, key);
+        check(at.batchPublishMessage(Arrays.asList("b1", "b2"), "c.b").size() == 2, "not two");
+        refused("10700", () -> at.publishMessage("no key"));
+        refused("10691", () -> at.publishMessage("dots", "................"));
         Set<String> found = new HashSet<>();
-        while (found.size() < 3)
+        while (found.size() < 5)
             for (Message got : account.getQueue(queue).batchReceiveMessage(16, 3)) found.add(got.msgBody);
-        check(found.equals(new HashSet<>(Arrays.asList("1.0", "1.2.0", "a.b"))), found);
+        check(found.equals(new HashSet<>(Arrays.asList("1.0", "1.2.0", "a.b", "b1", "b2"))), found);
     }
 
     public static void main(String[] given) throws Exception {
@@ -180,6 +247,9 @@ public class Http {
             case "messages": messages(plain); break;
             case "messages_by_get": messages(account(given, "GET", "sha256")); break;
             case "redelivery": redelivery(plain); break;
+            case "signatures": signatures(given); break;
+            case "leave": leave(plain); break;
+            case "find": find(plain); break;
             case "topics": topics(plain); break;
             case "routing": routing(plain); break;
             default: throw new AssertionError(given[3]);

@@ -1,6 +1,6 @@
 """Scenarios for the Python SDK of API 3.0, which runs them as a program of its own, unmodified.
 
-    python cmq_api3.py ADDRESS ID SECRET SCENARIO
+    python cmq_api3.py ADDRESS ID SECRET SCENARIO [METHOD SIGNED]
 """
 
 import json
@@ -21,11 +21,15 @@ from tencentcloud.tdmq.v20200217 import models, tdmq_client
 class Api:
     """The SDK's client: api.Action(Field=value, …)."""
 
-    def __init__(self, address: str, identity: str, secret: str) -> None:
-        profile = HttpProfile(protocol="http", endpoint=address.removeprefix("http://"))
+    def __init__(
+        self, address: str, identity: str, secret: str, method: str = "POST",
+        signed: str = "TC3-HMAC-SHA256",
+    ) -> None:
+        profile = HttpProfile(
+            protocol="http", endpoint=address.removeprefix("http://"), reqMethod=method)
         self.client = tdmq_client.TdmqClient(
             credential.Credential(identity, secret), "ap-guangzhou",
-            ClientProfile(httpProfile=profile))
+            ClientProfile(httpProfile=profile, signMethod=signed))
 
     def __getattr__(self, action: str) -> Callable[..., Any]:
         def call(**fields: Any) -> Any:
@@ -191,15 +195,33 @@ def routed(api: Any) -> None:
 
 def signatures(api: Any) -> None:
     address, identity, secret = sys.argv[1:4]
+    way = sys.argv[5:]
     with refused("AuthFailure.SignatureFailure"):
-        Api(address, identity, secret + "x").DescribeCmqQueues()
+        Api(address, identity, secret + "x", *way).DescribeCmqQueues()
     with refused("AuthFailure.SecretIdNotFound"):
-        Api(address, "AKIDnobody", secret).DescribeCmqQueues()
+        Api(address, "AKIDnobody", secret, *way).DescribeCmqQueues()
+
+
+def leave(api: Any) -> None:
+    """What find looks for, in a server that was killed meanwhile."""
+    api.CreateCmqQueue(QueueName="left-api", VisibilityTimeout=7)
+    api.CreateCmqTopic(TopicName="left-topic")
+    api.CreateCmqSubscribe(TopicName="left-topic", SubscriptionName="one", Protocol="queue",
+                           Endpoint="left-api")
+    api.PublishCmqMsg(TopicName="left-topic", MsgContent="x")
+
+
+def find(api: Any) -> None:
+    api.PublishCmqMsg(TopicName="left-topic", MsgContent="y")
+    told = api.DescribeCmqQueueDetail(QueueName="left-api").QueueDescribe
+    assert (told.VisibilityTimeout, told.ActiveMsgNum) == (7, 2)
+    assert api.DescribeCmqSubscriptionDetail(TopicName="left-topic").TotalCount == 1
 
 
 SCENARIOS: dict[str, Callable[[Any], None]] = {
-    one.__name__: one for one in (queues, dead_letters, transactional, topics, routed, signatures)
+    one.__name__: one
+    for one in (queues, dead_letters, transactional, topics, routed, signatures, leave, find)
 }
 
 if __name__ == "__main__":
-    SCENARIOS[sys.argv[4]](Api(*sys.argv[1:4]))
+    SCENARIOS[sys.argv[4]](Api(*sys.argv[1:4], *sys.argv[5:]))

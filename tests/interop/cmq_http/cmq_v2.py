@@ -5,8 +5,6 @@
 A scenario that ends without an exception has gone well.
 """
 
-import http.server
-import json
 import sys
 import threading
 import time
@@ -23,11 +21,6 @@ from cmq.topic import Message as Published
 from cmq.topic import TopicMeta
 
 TEXT = 'hello 世界 +%&=_@ "quoted" \\ \u2028 \U0001f600 end'
-
-
-class Refused:
-    code: int = 0
-    text: str = ""
 
 
 @contextmanager
@@ -311,71 +304,26 @@ def routing(account: Any) -> None:
     topic.delete()
 
 
-class Endpoint(http.server.BaseHTTPRequestHandler):
-    posts: list[tuple[dict[str, str], bytes]] = []
-    refusals = 0
-    came = threading.Condition()
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        with self.came:
-            self.posts.append((dict(self.headers), body))
-            refuse = type(self).refusals > 0
-            type(self).refusals -= refuse
-            self.came.notify()
-        self.send_response(500 if refuse else 200)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-    @classmethod
-    def wait(cls, count: int) -> None:
-        with cls.came:
-            assert cls.came.wait_for(lambda: len(cls.posts) >= count, 60), cls.posts
+def leave(account: Any) -> None:
+    """What find looks for, in a server that was killed meanwhile."""
+    queue = account.get_queue("left-py")
+    queue.create(QueueMeta())
+    queue.batch_send_message([Message("a"), Message("b")])
+    queue.delete_message(queue.receive_message(3).receiptHandle)
 
 
-def pushing(account: Any) -> None:
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Endpoint)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    topic = account.get_topic(name())
-    topic.create(TopicMeta())
-    url = f"http://127.0.0.1:{server.server_port}/in"
-    told = subscribed(account, topic, url, [], Protocal="http", notifyContentFormat="JSON",
-                      notifyStrategy="EXPONENTIAL_DECAY_RETRY")
-    Endpoint.refusals = 1
-    message = Published(TEXT)
-    message.msgTag = ["a", "b"]
-    identity = topic.publish_message(message)
-    Endpoint.wait(2)
-    head, body = Endpoint.posts[1]
-    assert Endpoint.posts[0][1] == body
-    said = json.loads(body)
-    assert said["msgBody"] == TEXT and said["topicName"] == topic.topicName, said
-    assert said["msgId"] == getattr(identity, "msgId", identity)
-    assert isinstance(said["publishTime"], int) and isinstance(said["TopicOwner"], int)
-    assert head["x-cmq-message-tag"] == "a,b" and head["x-cmq-message-id"] == said["msgId"]
-    assert head["Content-Type"] == "text/plain" and head["User-Agent"].startswith("Qcloud")
-    meta = told.get_attributes()
-    assert meta.maxMsgHeapNum == url and meta.Protocal == "http"
-    meta.NotifyContentFormat = meta.notifyContentFormat = "SIMPLIFIED"
-    told.set_attributes(meta)
-    # Noticed within a second; until then a post has the old format.
-    deadline = time.monotonic() + 60
-    while Endpoint.posts[-1][1] != b"plain" and time.monotonic() < deadline:
-        count = len(Endpoint.posts)
-        topic.publish_message(Published("plain"))
-        Endpoint.wait(count + 1)
-    assert Endpoint.posts[-1][1] == b"plain"
-    told.delete()
-    topic.delete()
+def find(account: Any) -> None:
+    queue = account.get_queue("left-py")
+    assert queue.get_attributes().visibilityTimeout == 30
+    assert queue.receive_message(3).msgBody == "b"
+    with refused(7000):
+        queue.receive_message(0)
 
 
 SCENARIOS: dict[str, Callable[[Any], None]] = {
     one.__name__: one
     for one in (queues, messages, batches, polling, redelivery, delay, rewind, by_get, by_sha256,
-                signatures, topics, routing, pushing)
+                signatures, topics, routing, leave, find)
 }
 
 if __name__ == "__main__":

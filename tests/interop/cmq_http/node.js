@@ -61,6 +61,84 @@ const scenarios = {
 
   messages_sha1: () => scenarios.messages(client('HmacSHA1')),
 
+  async refusals(cmq) {
+    const queueName = name();
+    await good(cmq.createQueue({queueName}));
+    const many = Array(17).fill('x');
+    await refused(cmq.createQueue({queueName: '1st'}), 4000, '(10020)');
+    await refused(cmq.createQueue({queueName: name(), visibilityTimeout: 43201}), 4000, '(10350)');
+    await refused(cmq.setQueueAttributes({queueName, visibilityTimeout: 43201}), 4000, '(10350)');
+    await refused(cmq.rewindQueue({queueName, startConsumeTime: 1}), 6050, '(10670)');
+    await refused(cmq.sendMessage({queueName, msgBody: 'x'.repeat(65537)}), 4400, '(10230)');
+    await refused(cmq.batchSendMessage({queueName, msgBody: many}), 4000, '(10370)');
+    await refused(cmq.batchReceiveMessage({queueName, numOfMsg: 17, pollingWaitSeconds: 0}), 4000, '(10370)');
+    await refused(cmq.deleteMessage({queueName, receiptHandle: 'no-number'}), 4000, '(10470)');
+    await good(cmq.sendMessage({queueName, msgBody: 'x'}));
+    const held = await good(cmq.receiveMessage({queueName, pollingWaitSeconds: 3}));
+    await refused(cmq.batchDeleteMessage({queueName, receiptHandle: [held.receiptHandle, '12345']}), 6010, '(10150)');
+    const later = await good(cmq.batchSendMessage({queueName, msgBody: ['a', 'b'], delaySeconds: 1000}));
+    assert.strictEqual(later.msgList.length, 2);
+    assert.strictEqual((await good(cmq.getQueueAttributes({queueName}))).delayMsgNum, 2);
+    const gone = name();
+    const calls = {
+      receiveMessage: {pollingWaitSeconds: 0}, batchReceiveMessage: {numOfMsg: 1, pollingWaitSeconds: 0},
+      deleteMessage: {receiptHandle: '1'}, batchDeleteMessage: {receiptHandle: ['1']}, sendMessage: {msgBody: 'x'},
+      batchSendMessage: {msgBody: ['x']}, deleteQueue: {}, rewindQueue: {startConsumeTime: 1}, setQueueAttributes: {},
+    };
+    for (const [call, fields] of Object.entries(calls)) {
+      await refused(cmq[call]({queueName: gone, ...fields}), 4440, '(10100)');
+    }
+    const topicCalls = {
+      publishMessage: {msgBody: 'x'}, batchPublishMessage: {msgBody: ['x']}, setTopicAttributes: {maxMsgSize: 2048},
+      getTopicAttributes: {}, deleteTopic: {}, unsubscribe: {subscriptionName: name()},
+      subscribe: {subscriptionName: name(), protocol: 'queue', endpoint: queueName},
+      getSubscriptionAttributes: {subscriptionName: name()}, setSubscriptionAttributes: {subscriptionName: name()},
+      clearSubscriptionFilterTags: {subscriptionName: name()},
+    };
+    for (const [call, fields] of Object.entries(topicCalls)) {
+      await refused(cmq[call]({topicName: gone, ...fields}), 4440, '(10600)');
+    }
+    assert.strictEqual((await good(cmq.listSubscriptionByTopic({topicName: gone}))).totalCount, 0);
+  },
+
+  async redelivery(cmq) {
+    const queueName = name();
+    await good(cmq.createQueue({queueName, visibilityTimeout: 1}));
+    const sent = await good(cmq.sendMessage({queueName, msgBody: 'again', delaySeconds: 1}));
+    await refused(cmq.receiveMessage({queueName, pollingWaitSeconds: 0}), 7000, '(10200)');
+    const first = await good(cmq.receiveMessage({queueName, pollingWaitSeconds: 20}));
+    const second = await good(cmq.receiveMessage({queueName, pollingWaitSeconds: 20}));
+    assert.deepStrictEqual([first.msgId, second.msgId, second.dequeueCount], [sent.msgId, sent.msgId, 2]);
+    assert.strictEqual(second.firstDequeueTime, first.firstDequeueTime);
+    await refused(cmq.deleteMessage({queueName, receiptHandle: first.receiptHandle}), 4430, '(10260)');
+  },
+
+  async signatures() {
+    const other = CMQ.NEW({
+      path: '/v2/index.php', signatureMethod: 'HmacSHA256', extranet: false, secretId, secretKey: 'x' + secretKey, region: 'gz',
+    });
+    await refused(other.listQueue({}), 4100, '(10030)');
+    const nobody = CMQ.NEW({
+      path: '/v2/index.php', signatureMethod: 'HmacSHA1', extranet: false, secretId: 'AKIDnobody', secretKey, region: 'gz',
+    });
+    await refused(nobody.listTopic({}), 4100, '(10270)');
+  },
+
+  // What find looks for, in a server that was killed meanwhile.
+  async leave(cmq) {
+    const queueName = 'left-node';
+    await good(cmq.createQueue({queueName}));
+    await good(cmq.batchSendMessage({queueName, msgBody: ['a', 'b']}));
+    const {receiptHandle} = await good(cmq.receiveMessage({queueName, pollingWaitSeconds: 3}));
+    await good(cmq.deleteMessage({queueName, receiptHandle}));
+  },
+
+  async find(cmq) {
+    const queueName = 'left-node';
+    assert.strictEqual((await good(cmq.receiveMessage({queueName, pollingWaitSeconds: 3}))).msgBody, 'b');
+    await refused(cmq.receiveMessage({queueName, pollingWaitSeconds: 0}), 7000, '(10200)');
+  },
+
   async topics(cmq) {
     const topicName = name();
     const queueName = name();
@@ -100,8 +178,10 @@ const scenarios = {
     for (const routingKey of ['1.0', 'a.b', 'b']) {
       await good(cmq.publishMessage({topicName, msgBody: routingKey, routingKey}));
     }
+    await good(cmq.batchPublishMessage({topicName, msgBody: ['b1', 'b2'], routingKey: 'c.b'}));
+    await refused(cmq.publishMessage({topicName, msgBody: 'x'}), 4000, '(10700)');
     const got = await good(cmq.batchReceiveMessage({queueName, numOfMsg: 16, pollingWaitSeconds: 3}));
-    assert.deepStrictEqual(got.msgInfoList.map((one) => one.msgBody).sort(), ['1.0', 'a.b']);
+    assert.deepStrictEqual(got.msgInfoList.map((one) => one.msgBody).sort(), ['1.0', 'a.b', 'b1', 'b2']);
   },
 };
 

@@ -213,10 +213,10 @@ public class Driver {
                 sent(n, producer.batchPublish(w[0], texts(w, 2), Arrays.asList(w[1])));
                 break;
             case "async batch publish by tag":
-                producer.batchPublish(w[0], texts(w, 2), Arrays.asList(w[1]), new BatchPublishCallback() {
-                    public void onSuccess(BatchPublishResult r) { sent(n, r); }
-                    public void onException(Throwable error) { fail(n, error); }
-                });
+                producer.batchPublish(w[0], texts(w, 2), Arrays.asList(w[1]), batchPublished(n));
+                break;
+            case "async batch publish by key":
+                producer.batchPublish(w[0], texts(w, 2), w[1], batchPublished(n));
                 break;
             case "subscribe":
                 heard.putIfAbsent(w[0], new ConcurrentLinkedQueue<>());
@@ -230,6 +230,13 @@ public class Driver {
             case "asked": say(n, "ok", 0, "", String.join(",", asked)); break;
             default: manage(n, command, w);
         }
+    }
+
+    static BatchPublishCallback batchPublished(String n) {
+        return new BatchPublishCallback() {
+            public void onSuccess(BatchPublishResult r) { sent(n, r); }
+            public void onException(Throwable error) { fail(n, error); }
+        };
     }
 
     static PublishCallback published(String n) {
