@@ -260,6 +260,28 @@ def test_when_a_message_was_first_received_is_known_after_a_restart(
         client.good("DeleteMessage", queueName="firsts", receiptHandle=again["receiptHandle"])
 
 
+def test_a_clock_that_is_wrong_and_signatures_that_are_odd_are_refused_if_it_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: Server
+) -> None:
+    monkeypatch.setenv("PENSTOCK_ACCESS_KEY", KEY)
+    monkeypatch.setenv("PENSTOCK_SECRET_KEY", SECRET)
+    with Server(tmp_path / "store", cmq_clock=600, cmq_strict=True) as strict:
+        for port, refuses in ((strict.http, True), (server.http, False)):
+            client = Client(port, KEY, SECRET)
+            client.good("CreateQueue", queueName="clock")
+            for late in (-2000, 2000):
+                moment = str(int(time.time()) + late)
+                # By the hot path, and by the door.
+                for action, more in (("SendMessage", {"msgBody": "x"}), ("ListQueue", {})):
+                    told = client.ask(action, queueName="clock", Timestamp=moment, **more)
+                    assert told["code"] == (4100 if refuses else 0), told
+            moment = str(int(time.time()) - 300)
+            client.good("SendMessage", queueName="clock", msgBody="x", Timestamp=moment)
+            # Python's client does not sign what begins so.
+            form = client.form("SendMessage", queueName="clock") + b"&msgBody=%40x"
+            assert client.post(form)["code"] == (4100 if refuses else 0)
+
+
 def test_without_a_key_this_machine_may_ask_and_keys_close_the_door(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
