@@ -197,9 +197,14 @@ class AsyncClient(Seeing, Waiting):
         call = model.admin_call(self.loop.create_future(), do, fields)
         return await self.ask(call, self.timeout)
 
-    async def list(self) -> Any:
-        """The queues of the server."""
-        return await self.admin("queue.list")
+    async def list(self, prefix: str = "") -> Any:
+        """The queues of the server whose names begin so, in as many steps as it takes."""
+        found: list[str] = []
+        cursor: str | None = ""
+        while cursor is not None:
+            page = await self.admin("queue.list", prefix=prefix, cursor=cursor)
+            found, cursor = found + page["queues"], page["next"]
+        return {"queues": found}
 
     async def redrive_all(
         self,

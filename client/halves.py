@@ -16,6 +16,7 @@ from penstock.wire import ATTRIBUTED, Receipt
 if TYPE_CHECKING:
     from penstock.aio import AsyncClient
     from penstock.aqueue import AsyncQueue
+    from penstock.session import Session
     from penstock.squeue import Queue
     from penstock.sync import Client
 
@@ -161,8 +162,8 @@ class Parts:
         """Add a message; it is stored when the block ends, with all others or not at all."""
         self.parts.append(later.part_of(queue.handle, model.as_bytes(body), carried, delay, at))
 
-    def call(self, waiter: Any) -> Any:
-        return later.all_call(waiter, self.level, self.parts)
+    def call(self, waiter: Any, session: Session) -> Any:
+        return later.all_call(waiter, self.level, self.parts, session.next_sequence())
 
 
 class Atomic(Parts):
@@ -180,7 +181,7 @@ class Atomic(Parts):
         trace: TracebackType | None,
     ) -> None:
         if kind is None and self.parts:
-            self.receipts = self.client.ask(lambda _, reply: self.call(reply))
+            self.receipts = self.client.ask(lambda session, reply: self.call(reply, session))
 
 
 class AsyncAtomic(Parts):
@@ -198,7 +199,7 @@ class AsyncAtomic(Parts):
         trace: TracebackType | None,
     ) -> None:
         if kind is None and self.parts:
-            call = self.call(self.client.loop.create_future())
+            call = self.call(self.client.loop.create_future(), self.client.session)
             self.receipts = await self.client.ask(call, self.client.timeout)
 
 

@@ -16,6 +16,7 @@ from penstock.wire import UNKNOWN_OFFSET, Receipt, Verb
 
 DUE, DELAY, HALF = 2, 4, 8
 JOIN = 1
+NUMBERED = 1
 LATER = struct.Struct("<QII")
 ID = struct.Struct("<Q")
 CHECK = struct.Struct("<QQIIHHII")
@@ -140,11 +141,11 @@ def part_of(
     return handle, flags | (wire.ATTRIBUTED if ext else 0), later + ext, body
 
 
-def all_call(waiter: Waiter, level: int, parts: Sequence[Part]) -> Call:
-    """A SEND_ALL. Not asked twice: whether it was stored is not known after a broken connection."""
+def all_call(waiter: Waiter, level: int, parts: Sequence[Part], sequence: int) -> Call:
+    """A SEND_ALL. It has a number as a SEND has, so that it may be asked twice."""
 
     def encode(tag: int) -> bytes:
-        rows = [ALL.pack(level, 0, 0, len(parts))]
+        rows = [ALL.pack(level, NUMBERED, 0, len(parts)), ID.pack(sequence)]
         for handle, flags, ext, body in parts:
             size = len(ext) - (LATER.size if flags > wire.ATTRIBUTED else 0)
             rows += (ONE.pack(handle.queue, flags, 0, size, len(body)), ext, body)
@@ -155,10 +156,10 @@ def all_call(waiter: Waiter, level: int, parts: Sequence[Part]) -> Call:
         if len(payload) != ALL.size + count * ONE_REPLY.size or count != len(parts):
             raise wire.WireError(wire.Status.MALFORMED, "not one receipt for each message")
         rows = ONE_REPLY.iter_unpack(payload[ALL.size :])
-        return [receipt(offset, reached, 0, waits, 1, part[0].name)
-                for (offset, waits, _), part in zip(rows, parts)]
+        return [receipt(offset, reached, twice, waits, 1, part[0].name)
+                for (offset, waits, twice), part in zip(rows, parts)]
 
-    return Call(waiter, Verb.SEND_ALL, encode, decode, retry=False)
+    return Call(waiter, Verb.SEND_ALL, encode, decode)
 
 
 def id_number(message: int | str | Receipt) -> int:

@@ -119,7 +119,7 @@ class Client(Seeing, Waiting):
     def atomic(self, durability: Level = "disk") -> Atomic:
         """Messages to any queues, stored all or none: with client.atomic() as all: all.send(…)
 
-        After a broken connection it is not known whether they were, and they are not sent again.
+        After a broken connection they are sent again, and stored once.
         """
         return Atomic(self, durability)
 
@@ -177,9 +177,14 @@ class Client(Seeing, Waiting):
         """What the server answers to one administrative request."""
         return self.ask(lambda _, reply: model.admin_call(reply, do, fields))
 
-    def list(self) -> Any:
-        """The queues of the server."""
-        return self.admin("queue.list")
+    def list(self, prefix: str = "") -> Any:
+        """The queues of the server whose names begin so, in as many steps as it takes."""
+        found: list[str] = []
+        cursor: str | None = ""
+        while cursor is not None:
+            page = self.admin("queue.list", prefix=prefix, cursor=cursor)
+            found, cursor = found + page["queues"], page["next"]
+        return {"queues": found}
 
     def show(self, name: str) -> Any:
         """What the server knows of one queue."""

@@ -6,6 +6,7 @@ import base64
 from typing import TYPE_CHECKING, Any, Unpack
 
 from penstock.attributes import Carried, pack
+from penstock.later import DUE, LATER, Moment, later_of
 from penstock.model import Bytes, Level, as_bytes
 
 if TYPE_CHECKING:
@@ -39,19 +40,24 @@ class Topic:
         return self.client.admin("topic.delete", name=self.name)
 
     def send(
-        self, body: Bytes, partition: int | None = None, durability: Level = "disk",
-        **carried: Unpack[Carried],
+        self, body: Bytes, partition: int | None = None, durability: Level = "disk", *,
+        delay: float | None = None, at: Moment | None = None, **carried: Unpack[Carried],
     ) -> Any:
         """Where the message is: id, partition, offset, and how many subscribed queues have it.
 
-        It goes to the partition named, else by its key, else in turn. After a broken connection
-        it is not sent again by itself.
+        It goes to the partition named, else by its key, else in turn. After delay seconds, or at a
+        time (seconds since 1970, or a datetime): then the answer says that it waits, and id is for
+        client.cancel and client.move. After a broken connection it is not sent again by itself.
         """
         fields: dict[str, Any] = {"body": text(as_bytes(body)), "durability": durability}
         if carried:
             fields["attributes"] = text(pack(carried))
         if partition is not None:
             fields["partition"] = partition
+        if delay is not None or at is not None:
+            flags, packed = later_of(delay, at)
+            time_us = LATER.unpack(packed)[0]
+            fields |= {"due_us": time_us} if flags & DUE else {"delay_ms": -(-time_us // 1000)}
         return self.client.admin("topic.send", name=self.name, **fields)
 
     def subscribe(
@@ -67,6 +73,21 @@ class Topic:
     def unsubscribe(self, queue: str) -> Any:
         """Let the queue get no more."""
         return self.client.admin("topic.unsubscribe", name=self.name, queue=queue)
+
+    def configure(self, **settings: Any) -> Any:
+        """Set what all partitions keep and store once, also those to come: as client.configure.
+
+        Without settings, what is set.
+        """
+        return self.client.admin("topic.set", name=self.name, **settings)
+
+    def group(self, group: str = "", **given: Any) -> Any:
+        """What is set for a group at all partitions, also those to come.
+
+        order ("none", "key", "strict"), filter and kind, retry ({"max_attempts": 5, "dead_letter":
+        "D", "backoff_ms": [1000]}, or None for none) are changed if they are given.
+        """
+        return self.client.admin("topic.group", name=self.name, group=group, **given)
 
     def partition(self, number: int) -> str:
         """The name of a partition: client.queue(it, group=…, create=False) receives from it."""

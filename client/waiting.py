@@ -17,16 +17,19 @@ class Waiting:
         raise NotImplementedError
 
     def pending(
-        self, queue: str = "", *, state: str | None = None, since_us: int | None = None,
-        until_us: int | None = None, limit: int | None = None, cursor: str | None = None,
+        self, queue: str = "", *, topic: str = "", state: str | None = None,
+        since_us: int | None = None, until_us: int | None = None, limit: int | None = None,
+        cursor: str | None = None,
     ) -> Any:
         """What waits, by when it falls due; go on with cursor=next until next is None.
+
+        Everything, or what waits for a queue or for a topic.
 
         state: delayed, half, or committed (a half that waits for its time).
         """
         return self.admin("pending.list", **given(
-            queue=queue, state=state, since_us=since_us, until_us=until_us, limit=limit,
-            cursor=cursor))
+            queue=queue, topic=topic or None, state=state, since_us=since_us, until_us=until_us,
+            limit=limit, cursor=cursor))
 
     def pending_message(self, message: int | str | Receipt) -> Any:
         """One message that waits, body and all. Raises QueueNotFoundError if it waits no more."""

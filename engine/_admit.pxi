@@ -2,25 +2,44 @@
 # holder of the lock can know is filled into its records.
 
 
+cdef enum:
+    TWICE = 0xFFFFFFFF          # spare of the first operation of an atomic batch that was stored already
+
+
 cdef void together_admit(core_t* core, round_t* round, uint32_t first, bint full) noexcept nogil:
     """Refuse all operations of an atomic batch if one of them must be; the first has their number in spare."""
     cdef uint32_t count = round.operations[first].spare
     cdef uint32_t index
     cdef uint8_t verdict = STORE_FULL if full else DONE
+    cdef bint twice = together_stored(core, round.operations + first)
     for index in range(first, first + count):
         if find_queue(core, round.operations[index].queue) == NULL:
             verdict = NOT_FOUND
         elif round.operations[index].kind == KIND_PENDING and not pending_ready(core):
             verdict = STORE_FULL
+    if verdict == DONE and round.operations[first].kind == KIND_TRANSFER:
+        verdict = spread_admit(core, round, round.operations + first)
     for index in range(first, first + count):
-        round.operations[index].verdict = verdict
+        round.operations[index].verdict = DONE if twice else verdict
+        round.operations[index].duplicate = twice
+    if twice:
+        round.operations[first].spare = TWICE
+
+
+cdef bint together_stored(core_t* core, operation_t* first) noexcept nogil:
+    """Whether an atomic batch was stored already, by the number that its first operation has."""
+    cdef bint waits = False
+    if first.sequence == 0 or not producer_stored(core, first.producer, first.sequence, &first.offset, &waits):
+        return False
+    first.kind = KIND_PENDING if waits else KIND_APPEND
+    return True
 
 
 cdef queue_t* operation_admit(core_t* core, operation_t* operation, bint full, uint64_t pending) noexcept nogil:
     """The queue to append to; NULL with the reason in the operation if it shall not be. pending: answered as id."""
     cdef queue_t* queue = find_queue(core, operation.queue)
     cdef bint waits = False
-    if operation.verdict != DONE:
+    if operation.verdict != DONE or operation.duplicate:
         return NULL
     if queue == NULL:
         operation.verdict = NOT_FOUND

@@ -240,6 +240,8 @@ cdef void apply_replay(core_t* core, const record_t* record) noexcept nogil:
     elif record.type == RECORD_PENDING or record.type == RECORD_MOVE:
         pending_replay(core, record)
         producer_note(core, record)
+    elif record.type == RECORD_SKIP:
+        producer_note(core, record)
     elif record.type == RECORD_FANOUT:
         live = fanout_append(core, record, True)
         if live:
@@ -353,7 +355,7 @@ cdef void frame_apply(core_t* core, uint64_t position) noexcept nogil:
     at += sizeof(frame_t)
     while at < end:
         record = <const record_t*>(base + at)
-        if record.type == RECORD_MESSAGE or record.type == RECORD_PENDING or record.type == RECORD_FANOUT:
+        if record.type in (RECORD_MESSAGE, RECORD_PENDING, RECORD_FANOUT, RECORD_SKIP):
             producer_note(core, record)
         else:
             apply_control(core, record)

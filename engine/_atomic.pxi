@@ -6,11 +6,14 @@ cdef class AtomicBatch:
     cdef Store store
     cdef list items
     cdef int level
+    cdef uint64_t producer, sequence
     cdef readonly list receipts
 
-    def __init__(self, Store store, durability=None):
+    def __init__(self, Store store, durability=None, uint64_t producer=0, uint64_t sequence=0):
         self.store = store
         self.level = level_of(store, durability)
+        self.producer = producer
+        self.sequence = sequence
         self.items = []
         self.receipts = []
 
@@ -34,17 +37,31 @@ cdef class AtomicBatch:
         finally:
             leave(core)
 
+    cdef int stage(self, core_t* core, round_t* round, uint32_t queue, bytes body, bytes ext, int level,
+                   uint64_t due_us, uint64_t sequence) except -1:
+        """Stage one message, in room that was made for it."""
+        cdef uint64_t position = round.size
+        cdef record_t* record = record_stage(
+            core, round, RECORD_MESSAGE, self.producer, sequence, <const uint8_t*>PyBytes_AS_STRING(ext),
+            <uint16_t>len(ext), <const uint8_t*>PyBytes_AS_STRING(body), <uint32_t>len(body))
+        cdef operation_t* operation = operation_stage(round, 0, KIND_APPEND, queue, 1, self.level, position)
+        operation.producer = self.producer
+        operation.sequence = sequence
+        if level & ATTRIBUTED:
+            record.flags |= RECORD_ATTRIBUTED
+        if due_us:
+            both_aside(round, record, operation, due_us)
+        return 0
+
     cdef list commit_inside(self, core_t* core):
         cdef lane_t* lane = <lane_t*>self.store.direct
         cdef round_t* round
-        cdef uint64_t need = sum(len(b) + len(e) + sizeof(record_t) + 8 for _, b, e, _, _ in self.items)
+        cdef uint64_t need = 16 + sum(len(b) + len(e) + sizeof(record_t) + 8 for _, b, e, _, _ in self.items)
         cdef uint32_t place, aside_before
         cdef int level
-        cdef uint64_t position, start
+        cdef uint64_t start
         cdef bytes body, ext
         cdef uint64_t due_us, now = store_clock(core)
-        cdef record_t* record
-        cdef operation_t* operation
         for queue, _, _, _, _ in self.items:
             if find_queue(core, queue.id) == NULL:
                 raise QueueNotFoundError(f"queue {queue.name!r} was deleted")
@@ -71,21 +88,53 @@ cdef class AtomicBatch:
                 round.size = start
                 pthread_mutex_unlock(&lane.lock)
                 raise MemoryError()
-            position = round.size
-            record = record_stage(core, round, RECORD_MESSAGE, 0, 0, <const uint8_t*>PyBytes_AS_STRING(ext),
-                                  <uint16_t>len(ext), <const uint8_t*>PyBytes_AS_STRING(body), <uint32_t>len(body))
-            operation = operation_stage(round, 0, KIND_APPEND, queue.id, 1, self.level, position)
-            if level & ATTRIBUTED:
-                record.flags |= RECORD_ATTRIBUTED
-            if due_us > now:
-                both_aside(round, record, operation, due_us)
+            # The number stands with the first, and is for all.
+            self.stage(core, round, queue.id, body, ext, level, due_us if due_us > now else 0,
+                       self.sequence if round.count == place else 0)
         round.operations[place].spare = <uint32_t>len(self.items)
         round.claims += 1
         pthread_mutex_unlock(&lane.lock)
         with nogil:
             lane_direct(lane, round)
         try:
-            return [receipt_of(round.operations + place + at) for at in range(<uint32_t>len(self.items))]
+            receipts = [receipt_of(round.operations + place + at) for at in range(<uint32_t>len(self.items))]
+            if round.operations[place].spare == TWICE:
+                atomic_found(core, round.operations + place, receipts)
+            return receipts
         finally:
             with nogil:
                 lane_claimed(lane, round)
+
+
+cdef int atomic_found(core_t* core, const operation_t* first, list receipts) except -1:
+    """Fill in where the messages of a batch are that was stored before: its records stand one behind the other.
+
+    What cannot be told any more has the offset NEVER, as has what a later batch of that number would not find: of a
+    batch whose first message was known by its id the places of the others.
+    """
+    cdef uint64_t at = first.offset
+    cdef uint64_t pin
+    cdef queue_t* queue = find_queue(core, first.queue)
+    cdef const record_t* record = NULL
+    cdef SendReceipt receipt
+    pin_take(core, &pin)
+    if first.kind != KIND_PENDING:
+        at = NEVER
+        if queue != NULL and queue.first <= first.offset < queue.next:
+            at = index_leaf(core, queue, first.offset)[first.offset % LEAF].position
+    if at != NEVER and at:
+        record = record_at(core, at)
+    if record != NULL and not (record.flags & RECORD_SEQUENCED and record_stamp(record)[0] == first.producer
+                               and record_stamp(record)[1] == first.sequence):
+        record = NULL
+    for receipt in receipts[1:] if record == NULL else receipts:
+        receipt.waiting, receipt.offset, receipt.duplicate = 0, NEVER, True
+        if record == NULL:
+            continue
+        if record.queue == receipt.queue and record.type == RECORD_PENDING:
+            receipt.waiting = record.position
+        elif record.queue == receipt.queue and record.type == RECORD_MESSAGE:
+            receipt.offset = record.offset
+        record = record_at(core, record.position + record_size(record))
+    pin_give(core)
+    return 0

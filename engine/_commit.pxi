@@ -278,7 +278,7 @@ cdef void round_assign(core_t* core, round_t* round) noexcept nogil:
     cdef uint32_t records = 0
     # Read once: the operations of an atomic batch must all find the same answer.
     cdef bint full = load32(&control.full)
-    cdef bint aside, fresh
+    cdef bint aside, kept, fresh
     cdef operation_t* operation
     cdef record_t* record
     cdef const record_t* body
@@ -298,18 +298,19 @@ cdef void round_assign(core_t* core, round_t* round) noexcept nogil:
             record = <record_t*>(round.buffer + at)
             record.position = start + at
             record.stored_us = now
-            fresh = queue != NULL and not dedup_drops(core, operation, queue, record, now, within == 0)
+            kept = (queue != NULL or aside) and not dedup_drops(core, operation, record, now, within == 0)
+            fresh = kept and queue != NULL
             if fresh:
                 record.queue = operation.queue
                 record.offset = queue.next
-            elif aside:
+            elif kept:
                 record.queue = operation.queue
             elif operation.count:
                 record.type = RECORD_SKIP
             record_seal(record, record.check, control.salt)
             if fresh:
                 live += dedup_append(core, queue, record, body)
-            elif aside:
+            elif kept:
                 live += pending_append(core, record)
             chain = xxh3(&record.check, 8, chain)
             at += record_size(record)
@@ -326,12 +327,12 @@ cdef queue_t* operation_judge(core_t* core, round_t* round, uint32_t index, uint
     """The queue in which an operation's records get entries, or NULL; aside, body: as pending_admit has them."""
     cdef operation_t* operation = round.operations + index
     cdef record_t* record = <record_t*>(round.buffer + operation.position)
-    if operation.spare and operation.kind in (KIND_APPEND, KIND_PLACE, KIND_PENDING):
+    if operation.spare and operation.kind in (KIND_APPEND, KIND_PLACE, KIND_PENDING, KIND_TRANSFER):
         together_admit(core, round, index, full)
     if operation.kind == KIND_APPEND or operation.kind == KIND_PLACE or operation.kind == KIND_TRANSFER:
-        if operation.kind != KIND_APPEND:
+        if operation.kind != KIND_APPEND and not (operation.kind == KIND_TRANSFER and operation.spare):
             place_admit(core, operation, record)
-        return dedup_admit(core, operation, record, full, now)
+        return dedup_admit(core, operation, record, full, now, 0)
     if KIND_PENDING <= operation.kind <= KIND_MOVE or operation.kind == KIND_FIRE:
         # Judged by the clock as it is: when it steps back, what is delayed waits for it.
         return pending_admit(core, operation, record, position, clock, full, aside, body)

@@ -68,7 +68,7 @@ cdef enum:
     RELEASED = 2
 
 cdef enum:
-    CONTROL_VERSION = 4
+    CONTROL_VERSION = 5
     CONTROL_CLOSED = 2          # of ready: the last one out closed the store
     HEADER_BYTES = 65536
 
@@ -98,6 +98,7 @@ cdef struct queue_t:
     uint64_t reclaimed          # messages below were given up: what they took is counted as free; <= first
     uint64_t spared             # those from here on were purged, and are kept until then all the same
     uint64_t spared_until       # µs since 1970; 0: none
+    uint64_t waiting            # messages for it that wait for their time or their verdict; counted anew by recovery
 
 cdef struct group_t:
     uint32_t id
@@ -174,6 +175,9 @@ cdef struct control_t:
     uint32_t durable_waiters
     uint32_t arrival_word       # futex: grows like durable_word, woken only if receivers wait
     uint32_t receivers          # processes or threads waiting on arrival_word
+    uint32_t common_word        # grows before arrival_word does, where that may concern any group
+    uint32_t freed_count        # where it concerns one: how often
+    uint64_t freed[64]          # the last of them: number << 32 | group
     uint32_t inside             # the store lock's holder: 1 assigns and writes, 2 applies the frame it wrote
     uint64_t last_frame
     uint64_t checkpoint         # position of the last checkpoint

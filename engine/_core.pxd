@@ -53,6 +53,7 @@ cdef struct fan_t:
     # One message and the queues it goes to (ids, strictly ascending).
     const uint32_t* queues
     uint32_t count
+    uint32_t home               # 0, or the one whose window of ids decides for all
     uint16_t ext_size
     const uint8_t* ext
     const uint8_t* body
@@ -115,10 +116,11 @@ cdef class Lane:
     cdef int stage_batch(self, uint64_t cookie, uint32_t queue, uint8_t durability, uint64_t producer, uint64_t sequence,
                          uint32_t count, const uint8_t* sizes_u32, const uint8_t* bodies, uint64_t bodies_size) noexcept nogil
     # One message for count queues (ids, strictly ascending): its operation comes back with its position as offset. notes:
-    # 0, or the low half of Store.notes_version() plus 1: refused as STALE if any note changed since.
+    # 0, or the low half of Store.notes_version() plus 1: refused as STALE if any note changed since. home: 0, or one of
+    # the queues: if it knows the message's id nothing is stored, and the operation is a duplicate.
     cdef int stage_fanout(self, uint64_t cookie, const uint32_t* queues, uint32_t count, uint8_t durability,
                           uint64_t producer, uint64_t sequence, const uint8_t* ext, uint16_t ext_size,
-                          const uint8_t* body, uint32_t body_size, uint32_t notes) noexcept nogil
+                          const uint8_t* body, uint32_t body_size, uint32_t notes, uint32_t home) noexcept nogil
     # The store's clock: µs since 1970.
     cdef uint64_t now_us(self) noexcept nogil
     # Messages that wait: due_us as in Queue.append (a time that is over is no delay), check_ms as in Queue.prepare if they
@@ -160,7 +162,8 @@ cdef class Lane:
     # A number that changes whenever something may have become visible or free: compare one from before a look that found
     # nothing with one from after starting to wait.
     cdef uint32_t arrivals(self) noexcept nogil
-    # Queues that got something visible since the last call (ids, possibly repeated); returns how many, -1 = too many: wake all.
+    # Groups (ids, possibly repeated) that messages were given back to since the last call; returns how many, -1 = something
+    # else happened, or too much: wake all.
     cdef int woken(self, uint32_t* out, int room) noexcept nogil
 
 # Lane.stage_fanout for several messages, which lie in one frame: their operations all have the cookie.
@@ -176,6 +179,9 @@ cdef int receipt_whole(Store store, uint32_t queue, uint32_t group, uint64_t sho
 
 # The id of the message that waits behind one of this id and these sizes, sent in one batch of Lane.stage_aside.
 cdef uint64_t pending_after(uint64_t id, uint32_t body_size, uint32_t ext_size) noexcept nogil
+
+# The queue of a group, 0 if there is no such group; own: whether it is the queue's own one.
+cdef uint32_t group_queue(Store store, uint32_t group, bint* own) noexcept nogil
 
 # Whether there is a queue with that number.
 cdef bint queue_there(Store store, uint32_t queue) noexcept nogil

@@ -79,6 +79,7 @@ include "_advance.pxi"      # all before an offset is confirmed
 include "_short.pxi"        # receipts as one number
 include "_placing.pxi"      # many stored messages into a queue
 include "_fanout.pxi"       # one body in many queues
+include "_spread.pxi"       # out of one queue, into many
 include "_atomic.pxi"       # appends to several queues, all or none
 include "_lane.pxi"         # the event loop's face
 include "_sight.pxi"        # what a message is to a group, how far a group is behind

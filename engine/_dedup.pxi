@@ -2,10 +2,13 @@
 # messages. It is a ring in the order of the log, with a chain through it for each bucket of ids. Derived from the log:
 # checkpoints save it, replay goes on with it. Under the store lock.
 #
-# Invariants: 1. Entries have the numbers tail to head - 1, growing offsets, times that do not fall. 2. An entry is
-# complete before a bucket leads to it, and counts once head is behind it. 3. A chain leads to ever lower numbers; what
-# is not between tail and head ends it or, ahead of head, is passed through. So a death anywhere may forget an id, and
-# never makes one known that was not stored.
+# What waits for its time or its verdict is remembered when it is sent, by its id, and once more when it gets its
+# offset; dropped, it is not known any more.
+#
+# Invariants: 1. Entries have the numbers tail to head - 1, in the order of the log, times that do not fall. 2. An entry
+# is complete before a bucket leads to it, and counts once head is behind it. 3. A chain leads to ever lower numbers;
+# what is not between tail and head ends it or, ahead of head, is passed through. So a death anywhere may forget an
+# id, and never makes one known that was not stored.
 
 cdef enum:
     DEDUP_MS = 5                # of a queue's settings: how long an id is known; 0 never
@@ -17,6 +20,8 @@ cdef enum:
     REMEMBERED_IDS = 102        # of a page of the ring
     BUCKETS = 512               # of a page
     CHAIN_LIMIT = 4096
+
+cdef uint64_t WAITED = <uint64_t>1 << 63    # in an entry's offset: the other bits are the id of what waits
 
 cdef struct remembered_t:
     uint64_t low, high          # of the id: two hashes
@@ -74,22 +79,37 @@ cdef bint id_hashes(core_t* core, const record_t* record, remembered_t* out) noe
         value = attribute_find(record_ext(record), record.ext_size, <uint8_t>ATTRIBUTE_ID, &size)
     if value == NULL or size == 0:
         return False
-    out.low = xxh3(value, size, core.salt)
-    out.high = xxh3(value, size, ~core.salt)
+    hash_id(core, value, size, out)
     return True
 
 
+cdef void hash_id(core_t* core, const uint8_t* value, uint64_t size, remembered_t* out) noexcept nogil:
+    out.low = xxh3(value, size, core.salt)
+    out.high = xxh3(value, size, ~core.salt)
+
+
 cdef bint dedup_known(core_t* core, queue_t* queue, const record_t* record, uint64_t now,
-                      uint64_t* offset) noexcept nogil:
-    """Whether a message with that id was stored within the queue's window; the offset it has."""
-    cdef dedup_t* dedup = dedup_of(core, queue)
+                      uint64_t* offset, bint* waits) noexcept nogil:
+    """Whether a message with that id was stored within the queue's window, or waits for it.
+
+    The offset it has, or (waits) its id.
+    """
     cdef remembered_t wanted
+    return dedup_of(core, queue) != NULL and id_hashes(core, record, &wanted) \
+        and dedup_found(core, queue, &wanted, now, offset, waits)
+
+
+cdef bint dedup_found(core_t* core, queue_t* queue, const remembered_t* wanted, uint64_t now, uint64_t* offset,
+                      bint* waits) noexcept nogil:
+    """The same by the hashes of the id."""
+    cdef dedup_t* dedup = dedup_of(core, queue)
     cdef remembered_t* entry
     cdef uint64_t* bucket
     cdef uint64_t number, least
     cdef uint64_t span = setting_of(core, queue, DEDUP_MS) * 1000
     cdef int steps = 0
-    if dedup == NULL or span == 0 or not id_hashes(core, record, &wanted):
+    waits[0] = False
+    if dedup == NULL or span == 0:
         return False
     bucket = dedup_bucket(core, dedup, wanted.low, False)
     number = bucket[0] if bucket != NULL else 0
@@ -99,37 +119,51 @@ cdef bint dedup_known(core_t* core, queue_t* queue, const record_t* record, uint
         if entry == NULL:
             return False
         if number - 1 < dedup.head and entry.low == wanted.low and entry.high == wanted.high:
-            if entry.stored_us + span <= now:
-                return False
-            offset[0] = entry.offset
-            return True
+            offset[0] = entry.offset & ~WAITED
+            waits[0] = entry.offset >= WAITED
+            if waits[0] and pending_waits(core, offset[0]):
+                return True
+            if not waits[0] and entry.stored_us + span > now:
+                return True
         least = number
         number = entry.before
         steps += 1
     return False
 
 
-cdef void dedup_note(core_t* core, queue_t* queue, const record_t* record) noexcept nogil:
-    """Remember the id of a message that was just stored, if the queue has a window."""
+cdef bint pending_waits(core_t* core, uint64_t id) noexcept nogil:
+    """Whether the message of an id still waits."""
+    cdef const pending_t* entry = pending_find(core, id)
+    return entry != NULL and entry.verdict == OPEN
+
+
+cdef void dedup_note(core_t* core, queue_t* queue, const record_t* message, uint64_t offset,
+                     uint64_t stored_us) noexcept nogil:
+    """Remember the id of a message that was just stored, if the queue has a window. offset: or WAITED | its id."""
     cdef dedup_t* dedup
+    cdef uint64_t last
     cdef remembered_t fresh
     cdef remembered_t* entry
     cdef uint64_t* bucket
-    if queue.settings == 0 or setting_of(core, queue, DEDUP_MS) == 0 or not id_hashes(core, record, &fresh):
+    if queue.settings == 0 or setting_of(core, queue, DEDUP_MS) == 0 or not id_hashes(core, message, &fresh):
         return
     dedup = dedup_ready(core, queue)
     # Without room it is forgotten: stored twice rather than not at all.
-    if dedup == NULL or (dedup.head > dedup.tail
-                         and remembered(core, dedup, dedup.head - 1, False).offset >= record.offset):
+    if dedup == NULL:
         return
+    if dedup.head > dedup.tail:
+        # Noted already; what waits and what has an offset are two rows that grow, each by itself.
+        last = remembered(core, dedup, dedup.head - 1, False).offset
+        if last & WAITED == offset & WAITED and last >= offset:
+            return
     bucket = dedup_bucket(core, dedup, fresh.low, True)
     entry = remembered(core, dedup, dedup.head, True)
     if bucket == NULL or entry == NULL:
         return
     if dedup.head - dedup.tail == dedup.room:
         dedup.tail += 1
-    fresh.offset = record.offset
-    fresh.stored_us = record.stored_us
+    fresh.offset = offset
+    fresh.stored_us = stored_us
     fresh.before = bucket[0]
     entry[0] = fresh
     store64(bucket, dedup.head + 1)
@@ -163,7 +197,8 @@ cdef void dedup_undo(core_t* core, queue_t* queue) noexcept nogil:
     cdef remembered_t* entry
     while dedup != NULL and dedup.head > dedup.tail:
         entry = remembered(core, dedup, dedup.head - 1, False)
-        if entry != NULL and entry.offset < queue.next:
+        if entry != NULL and (entry.offset & ~WAITED) < (
+                load64(&core.control.written) if entry.offset >= WAITED else queue.next):
             return
         store64(&dedup.head, dedup.head - 1)
 
@@ -187,35 +222,88 @@ cdef void dedup_free(core_t* core, queue_t* queue) noexcept nogil:
     arena_give(core, page)
 
 
-cdef queue_t* dedup_admit(core_t* core, operation_t* operation, const record_t* record, bint full,
-                          uint64_t now) noexcept nogil:
+cdef queue_t* dedup_admit(core_t* core, operation_t* operation, record_t* record, bint full, uint64_t now,
+                          uint64_t pending) noexcept nogil:
     """As operation_admit; a single message that was stored already is answered as one that was sent twice."""
     cdef queue_t* queue = find_queue(core, operation.queue)
-    if queue != NULL and queue.settings and operation.kind == KIND_APPEND and operation.count == 1 \
-            and operation.spare == 0 and operation.verdict == DONE \
-            and dedup_known(core, queue, record, now, &operation.offset):
-        operation.duplicate = 1
+    if queue != NULL and queue.settings and operation.count == 1 and operation.verdict == DONE \
+            and not operation.duplicate and dedup_first(core, operation, queue, record, now):
         return NULL
-    return operation_admit(core, operation, full, 0)
+    return operation_admit(core, operation, full, pending)
+
+
+cdef bint dedup_first(core_t* core, operation_t* operation, queue_t* queue, record_t* record,
+                      uint64_t now) noexcept nogil:
+    """Whether the first message of an operation was stored already; then the operation is answered as that one was."""
+    cdef uint64_t offset = 0
+    cdef bint waits = False
+    if operation.kind != KIND_APPEND and operation.kind != KIND_PENDING \
+            or not dedup_known(core, queue, record, now, &offset, &waits):
+        return False
+    operation.duplicate = 1
+    operation.offset = offset
+    operation.kind = KIND_PENDING if waits else KIND_APPEND
+    if operation.sequence:
+        # The number counts as stored: what else stands in the batch must not be stored by a repetition.
+        record.offset = offset
+        record.spare = SKIP_WAITING if waits else SKIP_STORED
+        producer_keep(core, operation.producer, operation.sequence, offset, waits, core.control.written,
+                      core.control.last_us)
+    return True
 
 
 cdef uint64_t dedup_append(core_t* core, queue_t* queue, const record_t* record, const record_t* body) noexcept nogil:
-    """As message_append; the id of a message that was sent here is remembered."""
+    """As message_append; the id of a message that was sent here, now or to come, is remembered."""
     cdef uint64_t live = message_append(core, queue, record, body)
+    cdef const record_t* message = body
+    cdef uint64_t pin
+    if queue.settings == 0 or setting_of(core, queue, DEDUP_MS) == 0:
+        return live
     if record.type == RECORD_MESSAGE:
-        dedup_note(core, queue, record)
+        dedup_note(core, queue, record, record.offset, record.stored_us)
+    elif record.body_size == 8 or (<const origin_t*>record_body(record)).reason == REASON_DUE:
+        # What waited; not what was moved here from another queue, nor what a subscription took over.
+        pin_take(core, &pin)
+        if message == NULL:
+            message = message_of(core, record)
+        if message != NULL and message.type == RECORD_PENDING:
+            dedup_note(core, queue, message, record.offset, record.stored_us)
+        pin_give(core)
     return live
 
 
-cdef bint dedup_drops(core_t* core, operation_t* operation, queue_t* queue, record_t* record, uint64_t now,
+cdef uint64_t dedup_place(core_t* core, uint32_t id, const record_t* record, uint64_t now) noexcept nogil:
+    """Of one recipient of a fan-out: the position of the message with its id that is stored there, 0 if none is."""
+    cdef queue_t* queue = find_queue(core, id)
+    cdef uint64_t offset = 0
+    cdef bint waits = False
+    if queue == NULL or queue.settings == 0 or not dedup_known(core, queue, record, now, &offset, &waits):
+        return 0
+    if waits:
+        return offset
+    # One that was purged meanwhile is known all the same.
+    return index_leaf(core, queue, offset)[offset % LEAF].position if offset >= queue.first else NEVER
+
+
+cdef void dedup_await(core_t* core, const record_t* record) noexcept nogil:
+    """The id of a message that has to wait is remembered."""
+    cdef queue_t* queue = find_queue(core, record.queue)
+    if queue != NULL and queue.settings and record.type == RECORD_PENDING:
+        dedup_note(core, queue, record, WAITED | record.position, record.stored_us)
+
+
+cdef bint dedup_drops(core_t* core, operation_t* operation, record_t* record, uint64_t now,
                       bint first) noexcept nogil:
     """Whether one message of a batch was stored already, and is left out."""
+    cdef queue_t* queue
     cdef uint64_t offset = 0
-    if queue.settings == 0 or operation.kind != KIND_APPEND or operation.spare \
-            or not dedup_known(core, queue, record, now, &offset):
+    cdef bint waits = False
+    if operation.count == 1 or (operation.kind != KIND_APPEND and operation.kind != KIND_PENDING):
+        return False
+    queue = find_queue(core, operation.queue)
+    if queue.settings == 0 or not (dedup_first(core, operation, queue, record, now) if first
+                                   else dedup_known(core, queue, record, now, &offset, &waits)):
         return False
     operation.duplicate = 1
-    if first:
-        operation.offset = offset
     record.type = RECORD_SKIP
     return True

@@ -3,6 +3,8 @@
 # The recipients stand in the record before ext and body: {offset, queue}, ascending by queue, so that none is there
 # twice. The offsets are known only under the store lock; hence ext and body are hashed when they are staged, and the
 # recipients, seeded with that hash, when the record gets its place.
+#
+# A message whose id is known in the queue that decides (home) is stored nowhere; another one that knows it is left out.
 
 cdef enum:
     FANOUT_QUEUES = 16384       # in one record
@@ -11,11 +13,11 @@ cdef enum:
 
 cdef int fanout_stage(core_t* core, lane_t* lane, uint64_t cookie, const uint32_t* queues, uint32_t count, int level,
                       uint64_t producer, uint64_t sequence, const uint8_t* ext, uint16_t ext_size,
-                      const uint8_t* body, uint32_t body_size, uint32_t notes, bint wait, round_t** into,
-                      uint32_t* place) noexcept nogil:
+                      const uint8_t* body, uint32_t body_size, uint32_t notes, uint32_t home, bint wait,
+                      round_t** into, uint32_t* place) noexcept nogil:
     """fans_stage for one message, which may have a producer and its number."""
     cdef fan_t fan
-    fan.queues, fan.count = queues, count
+    fan.queues, fan.count, fan.home = queues, count, home
     fan.ext, fan.ext_size = ext, ext_size
     fan.body, fan.body_size = body, body_size
     return fans_stage(core, lane, cookie, &fan, 1, level, producer, sequence, notes, wait, into, place)
@@ -78,7 +80,8 @@ cdef inline uint64_t fan_need(const fan_t* fan) noexcept nogil:
 cdef void fan_stage(core_t* core, round_t* round, uint64_t cookie, const fan_t* fan, int level, uint64_t producer,
                     uint64_t sequence, uint32_t notes) noexcept nogil:
     """The operation and the record of one message, for which there is room. Under the lane's lock."""
-    cdef operation_t* operation = operation_stage(round, cookie, KIND_FANOUT, 0, 0, <uint8_t>level, round.size)
+    cdef operation_t* operation = operation_stage(round, cookie, KIND_FANOUT, fan.home, 0, <uint8_t>level,
+                                                  round.size)
     cdef record_t* record = <record_t*>(round.buffer + round.size)
     operation.producer = producer
     operation.sequence = sequence
@@ -132,8 +135,10 @@ cdef uint64_t fanout_admit(core_t* core, round_t* round, operation_t* operation,
     elif operation.sequence and producer_stored(core, operation.producer, operation.sequence, &operation.offset,
                                                 &waits):
         operation.duplicate = 1
-    elif operation.spare and notes_changed(core, round, operation):
+    elif operation.spare and notes_changed(core, round, operation, operation.spare):
         operation.verdict = STALE
+    elif fanout_known(core, operation, record, now):
+        operation.duplicate = 1
     else:
         pages += recipients_assign(core, record, &reached)
         if reached == 0:
@@ -144,6 +149,7 @@ cdef uint64_t fanout_admit(core_t* core, round_t* round, operation_t* operation,
         record.type = RECORD_SKIP
         record.spare = 0
         record.check = xxh3(record + 1, payload_size(record), core.salt)
+        operation.queue = 0
         return 0
     record.position = core.control.written + operation.position
     record.stored_us = now
@@ -159,8 +165,44 @@ cdef uint64_t fanout_admit(core_t* core, round_t* round, operation_t* operation,
     return fanout_append(core, record, False)
 
 
-cdef bint notes_changed(core_t* core, round_t* round, const operation_t* operation) noexcept nogil:
-    """Whether a note changed since the caller read them (spare: the low half of their version then, plus 1)."""
+cdef bint fanout_known(core_t* core, operation_t* operation, record_t* record, uint64_t now) noexcept nogil:
+    """Strike out the recipients that have a message of this id; whether none is left. offset: where it is."""
+    cdef recipient_t* recipients = record_recipients(record)
+    cdef remembered_t unused
+    cdef uint32_t slot
+    cdef uint32_t left = record.spare
+    cdef uint64_t found
+    if not id_hashes(core, record, &unused):
+        return False
+    if operation.queue:
+        operation.offset = dedup_place(core, operation.queue, record, now)
+        if operation.offset:
+            return True
+    for slot in range(record.spare):
+        found = dedup_place(core, recipients[slot].queue, record, now)
+        if found:
+            recipients[slot].queue = 0
+            operation.offset = found
+            left -= 1
+    return left == 0
+
+
+cdef void fanout_note(core_t* core, const record_t* record) noexcept nogil:
+    """Remember the id of a message that was fanned out, in each queue that has a window."""
+    cdef const recipient_t* recipients = record_recipients(record)
+    cdef remembered_t unused
+    cdef uint32_t slot
+    cdef queue_t* queue
+    if not id_hashes(core, record, &unused):
+        return
+    for slot in range(record.spare):
+        queue = find_queue(core, recipients[slot].queue) if recipients[slot].queue else NULL
+        if queue != NULL:
+            dedup_note(core, queue, record, recipients[slot].offset, record.stored_us)
+
+
+cdef bint notes_changed(core_t* core, round_t* round, const operation_t* operation, uint32_t seen) noexcept nogil:
+    """Whether a note changed since the caller read them (seen: the low half of their version then, plus 1)."""
     cdef notes_t* notes = notes_table(core, False)
     cdef uint64_t version = notes.version if notes != NULL else 0
     cdef const operation_t* earlier = round.operations
@@ -169,7 +211,7 @@ cdef bint notes_changed(core_t* core, round_t* round, const operation_t* operati
         if earlier.kind == KIND_NOTE and earlier.verdict == DONE:
             return True
         earlier += 1
-    return <uint32_t>(version + 1) != operation.spare
+    return <uint32_t>(version + 1) != seen
 
 
 cdef uint64_t recipients_assign(core_t* core, record_t* record, uint32_t* reached) noexcept nogil:
@@ -212,6 +254,7 @@ cdef uint64_t fanout_append(core_t* core, const record_t* record, bint replay) n
         entry.spare = slot
         store64(&queue.next, queue.next + 1)
         live += size
+    fanout_note(core, record)
     return live
 
 
@@ -221,7 +264,10 @@ cdef bint queue_there(Store store, uint32_t queue) noexcept nogil:
 
 
 cdef class FanoutReceipt:
-    """What a fan-out returns: count queues got the message (0 if it had been stored before)."""
+    """What a fan-out returns: count queues got the message (0 if it had been stored before).
+
+    A queue that has a message of that id already, within its window, is not counted.
+    """
     cdef readonly Store store
     cdef readonly uint64_t position
     cdef readonly uint32_t count
@@ -239,7 +285,10 @@ cdef class FanoutReceipt:
         return f"{self.position:016x}"
 
     def recipients(self):
-        """Which queues (ids) got it, and the offset it has in each: an array with columns offset, queue."""
+        """Which queues (ids) got it, and the offset it has in each: an array with columns offset, queue.
+
+        Of a duplicate by id those of the message that was stored first; none if that waits, or is purged.
+        """
         return recipients_read(self.store, self.position)
 
     def __repr__(self):
@@ -250,13 +299,18 @@ cdef object recipients_read(Store store, uint64_t position):
     cdef core_t* core = enter(store)
     cdef uint64_t pin
     cdef const record_t* record
+    columns = [("offset", "<u8"), ("queue", "<u4")]
     pin_take(core, &pin)
     try:
-        record = record_at(core, position)
+        record = record_at(core, position) if position != NEVER else NULL
+        if position == NEVER or (record != NULL and record.type == RECORD_PENDING):
+            return np.zeros(0, columns)
+        if record != NULL and record.type in (RECORD_MESSAGE, RECORD_PLACE):
+            return np.array([(record.offset, record.queue)], columns)
         if record == NULL or record.type != RECORD_FANOUT:
             raise InvalidError(f"there is no fan-out at position {position:#x}, or not any more")
         found = np.frombuffer((<const char*>record_recipients(record))[:record.spare * sizeof(recipient_t)],
-                              [("offset", "<u8"), ("queue", "<u4"), ("spare", "<u4")])
+                              [*columns, ("spare", "<u4")])
         return found[found["queue"] != 0][["offset", "queue"]]
     finally:
         pin_give(core)
@@ -264,7 +318,8 @@ cdef object recipients_read(Store store, uint64_t position):
 
 
 cdef FanoutReceipt fanout_send(Store store, object queues, object body, bytes ext, object attributes,
-                               object durability, uint64_t producer, uint64_t sequence, object notes_version):
+                               object durability, uint64_t producer, uint64_t sequence, object notes_version,
+                               Queue home):
     cdef core_t* core
     cdef lane_t* lane
     cdef round_t* round = NULL
@@ -275,6 +330,7 @@ cdef FanoutReceipt fanout_send(Store store, object queues, object body, bytes ex
     cdef int level = level_of(store, durability)
     cdef const uint32_t[::1] ids = np.unique(np.fromiter((queue.id for queue in queues), np.uint32))
     cdef uint32_t count = <uint32_t>ids.shape[0]
+    cdef uint32_t decides = 0 if home is None else home.id
     cdef uint32_t notes = 0 if notes_version is None else <uint32_t>((notes_version + 1) & 0xFFFFFFFF)
     cdef const uint8_t* text
     cdef uint16_t ext_size
@@ -298,7 +354,7 @@ cdef FanoutReceipt fanout_send(Store store, object queues, object body, bytes ex
         lane = <lane_t*>store.direct
         with nogil:
             verdict = fanout_stage(core, lane, 0, &ids[0], count, level, producer, sequence, text, ext_size,
-                                   <const uint8_t*>view.buf, <uint32_t>view.len, notes, True, &round,
+                                   <const uint8_t*>view.buf, <uint32_t>view.len, notes, decides, True, &round,
                                    &place)
             if verdict == DONE:
                 lane_direct(lane, round)

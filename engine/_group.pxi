@@ -51,3 +51,10 @@ def matches(bytes stored, bytes ext):
     if not filter_open(<const uint8_t*>PyBytes_AS_STRING(stored), <uint32_t>len(stored), &filter):
         raise InvalidError("bytes that are no compiled filter")
     return filter_wants(&filter, <const uint8_t*>PyBytes_AS_STRING(ext), <uint32_t>len(ext))
+
+
+cdef uint32_t group_queue(Store store, uint32_t id, bint* own) noexcept nogil:
+    """The queue of a group, 0 if there is no such group; own: whether it is the queue's own one."""
+    cdef const group_t* group = find_group(<core_t*>store.core, id)
+    own[0] = group != NULL and group.name_size == 0
+    return group.queue if group != NULL else 0

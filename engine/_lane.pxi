@@ -86,12 +86,12 @@ cdef class Lane:
 
     cdef int stage_fanout(self, uint64_t cookie, const uint32_t* queues, uint32_t count, uint8_t durability,
                           uint64_t producer, uint64_t sequence, const uint8_t* ext, uint16_t ext_size,
-                          const uint8_t* body, uint32_t body_size, uint32_t notes) noexcept nogil:
+                          const uint8_t* body, uint32_t body_size, uint32_t notes, uint32_t home) noexcept nogil:
         cdef lane_t* lane = <lane_t*>self.lane
         cdef round_t* round
         cdef uint32_t place
         return fanout_stage(lane.core, lane, cookie, queues, count, durability, producer, sequence, ext, ext_size,
-                            body, body_size, notes, False, &round, &place)
+                            body, body_size, notes, home, False, &round, &place)
 
     cdef int stage_confirm(self, uint64_t cookie, const receipt_t* receipts, uint32_t count,
                            uint8_t* verdicts) noexcept nogil:
@@ -168,8 +168,25 @@ cdef class Lane:
         return load32(&(<lane_t*>self.lane).core.control.arrival_word)
 
     cdef int woken(self, uint32_t* out, int room) noexcept nogil:
-        # Every parked receiver looks for itself: a look costs less than keeping the books would.
-        return -1
+        # After a commit every parked receiver looks for itself: a look costs less than keeping the books would.
+        cdef lane_t* lane = <lane_t*>self.lane
+        cdef control_t* control = lane.core.control
+        cdef uint32_t common = load32(&control.common_word)
+        cdef uint32_t count = load32(&control.freed_count)
+        cdef uint64_t freed
+        cdef int found = 0
+        if common != lane.common_seen or count - lane.freed_seen > <uint32_t>min(room, <int>FREED):
+            lane.common_seen = common
+            lane.freed_seen = count
+            return -1
+        while lane.freed_seen != count:
+            freed = load64(&control.freed[(lane.freed_seen + 1) % FREED])
+            if freed >> 32 != <uint32_t>(lane.freed_seen + 1):
+                break           # counted and not written yet: it will tell
+            out[found] = <uint32_t>freed
+            found += 1
+            lane.freed_seen += 1
+        return found
 
     # The same for Python; see engine/aio.py. 1: it is staged, 0: the lane is full, -1: there is nothing to do.
 

@@ -133,13 +133,22 @@ cdef uint64_t pending_append(core_t* core, const record_t* record) noexcept nogi
     entry.verdict = OPEN
     entry.queue = record.queue
     table.bytes += 1
+    pending_count(core, entry, 1)
     store64(&table.next, table.next + 1)
+    dedup_await(core, record)
     pending_forget(core, table)
     if record.type == RECORD_MOVE:
         # Counted at once: another MOVE in the same round may give this one up.
         live_add(core, record.position, record_size(record))
         return 0
     return record_size(record)
+
+
+cdef inline void pending_count(core_t* core, const pending_t* entry, int more) noexcept nogil:
+    """So many more of a queue's messages wait; nothing if it was deleted."""
+    cdef queue_t* queue = find_queue(core, entry.queue)
+    if queue != NULL:
+        store64(&queue.waiting, queue.waiting + more)
 
 
 cdef void pending_forget(core_t* core, queue_t* table) noexcept nogil:
@@ -168,6 +177,7 @@ cdef void pending_decide(core_t* core, pending_t* entry, uint64_t id, uint64_t p
     cdef uint64_t pin
     entry.verdict = position | <uint64_t>verdict
     table.bytes -= 1
+    pending_count(core, entry, -1)
     if entry.position != id:
         live_take(core, entry.position, sizeof(record_t) + 8)
     if verdict != MOVED:
@@ -208,10 +218,13 @@ cdef void pending_replay(core_t* core, const record_t* record) noexcept nogil:
 cdef void pending_settle(core_t* core, uint64_t start) noexcept nogil:
     """Drop what was appended and decided from a position on, and count what is open anew."""
     cdef int at
+    cdef uint32_t slot
     cdef queue_t* table
     cdef entry_t* leaf
     if core.control.state.pending == 0:
         return
+    for slot in range(core.control.state.queue_slots):
+        queue_slot(core, slot).waiting = 0
     for at in range(2):
         table = pending_table(core, at)
         while table.next:
@@ -236,7 +249,9 @@ cdef uint64_t table_settle(core_t* core, queue_t* table, uint64_t start) noexcep
         while number < end:
             if leaf[number % LEAF].verdict >= start:
                 leaf[number % LEAF].verdict = OPEN
-            count += leaf[number % LEAF].verdict == OPEN and leaf[number % LEAF].position != 0
+            if leaf[number % LEAF].verdict == OPEN and leaf[number % LEAF].position != 0:
+                count += 1
+                pending_count(core, leaf + number % LEAF, 1)
             number += 1
     return count
 
@@ -267,7 +282,7 @@ cdef queue_t* pending_admit(core_t* core, operation_t* operation, record_t* reco
     cdef uint64_t id
     cdef uint8_t answer
     if operation.kind == KIND_PENDING:
-        queue = operation_admit(core, operation, full, position)
+        queue = dedup_admit(core, operation, record, full, core.control.last_us, position)
         if queue != NULL and not pending_ready(core):
             operation.verdict = STORE_FULL
         aside[0] = queue != NULL and operation.verdict == DONE

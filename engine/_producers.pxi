@@ -4,6 +4,12 @@ cdef enum:
     REMEMBERED = 1024           # sequence numbers kept with their offsets, per producer
     RING_PAGE = 128             # of them in a page
 
+cdef enum:
+    # The spare of a SKIP whose number counts as stored, for its id was known. Its offset is where the message is, or
+    # what it is called while it waits.
+    SKIP_STORED = 0xFFFFFFFF
+    SKIP_WAITING = 0xFFFFFFFE
+
 cdef struct sequenced_t:
     uint64_t sequence
     uint64_t offset
@@ -79,10 +85,19 @@ cdef void producer_keep(core_t* core, uint64_t id, uint64_t sequence, uint64_t o
     producer.used_us = now
 
 
+cdef inline const uint64_t* record_stamp(const record_t* record) noexcept nogil:
+    """Producer and sequence number of a record that is SEQUENCED."""
+    return <const uint64_t*>((<const uint8_t*>record) + sizeof(record_t))
+
+
 cdef void producer_note(core_t* core, const record_t* record) noexcept nogil:
     """Remember the sequence number of a stored record."""
-    cdef const uint64_t* stamp = <const uint64_t*>((<const uint8_t*>record) + sizeof(record_t))
-    if record.flags & RECORD_SEQUENCED:
+    cdef const uint64_t* stamp = record_stamp(record)
+    if record.type == RECORD_SKIP:
+        if record.flags & RECORD_SEQUENCED and record.spare in (SKIP_STORED, SKIP_WAITING):
+            producer_keep(core, stamp[0], stamp[1], record.offset, record.spare == SKIP_WAITING, record.position,
+                          record.stored_us)
+    elif record.flags & RECORD_SEQUENCED:
         producer_keep(core, stamp[0], stamp[1],
                       record.position if record.type == RECORD_PENDING else record.offset,
                       record.type == RECORD_PENDING,

@@ -327,7 +327,8 @@ cdef class Queue:
             raise QueueNotFoundError(f"queue {self.name!r} was deleted")
         return {"id": queue.id, "reclaimed": queue.reclaimed, "first": queue.first, "next": queue.next,
                 "visible": visible_end(core, queue),
-                "bytes": queue.bytes, "created_us": queue.created_us, "last_us": queue.last_us,
+                "pending": queue.waiting, "bytes": queue.bytes,
+                "created_us": queue.created_us, "last_us": queue.last_us,
                 **self.group().stat()}
 
     def configure(self, *, retain_ms=None, retain_bytes=None, keep=None, rewind_ms=None, dedup_ms=None,

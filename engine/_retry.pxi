@@ -12,12 +12,14 @@ cdef enum:
     DYING_US = 10000000         # how long a mover has
     REASON_BYTES = 1024         # of the text given with a release
     BY_POLICY = 0xFFFFFFFF      # a release's delay: as the group's table says
+    FREED = 64                  # groups of releases that lanes may learn of one by one
 
 cdef enum:
     REASON_ATTEMPTS = 1         # delivered as often as allowed, the last lease ran out
     REASON_RELEASED = 2         # given back for the last time
     REASON_REDRIVEN = 3         # taken out of a queue of dead letters
     REASON_AGED = 4             # nobody confirmed it in time
+    REASON_DUE = 5              # it waited for a topic: its origin is told to nobody
 
 cdef struct policy_t:
     # Field 3 of a group's settings.
@@ -288,15 +290,27 @@ cdef int release_noted(core_t* core, lane_t* lane, const receipt_t* receipts, ui
         done += verdicts[at] == DONE
     if held != NULL:
         stripe_unlock(core, held)
-    add32(&core.control.arrival_word, 1)
-    if load32(&core.control.receivers):
-        futex_wake(&core.control.arrival_word)
+    groups_freed(core, receipts, count, verdicts)
     if noted:
         releases_record(core, lane, released, noted)
     if dead:
         deads_move(core, lane, deads, dead, text, text_size)
     free(released)
     return done
+
+
+cdef void groups_freed(core_t* core, const receipt_t* receipts, uint32_t count, const uint8_t* verdicts) noexcept nogil:
+    """Tell those who wait for a message of these groups, and nobody else."""
+    cdef uint32_t at, number
+    cdef uint32_t last = 0
+    for at in range(count):
+        if verdicts[at] == DONE and receipts[at].group != last:
+            last = receipts[at].group
+            number = add32(&core.control.freed_count, 1)
+            store64(&core.control.freed[number % FREED], <uint64_t>number << 32 | last)
+    add32(&core.control.arrival_word, 1)
+    if load32(&core.control.receivers):
+        futex_wake(&core.control.arrival_word)
 
 
 cdef int release_one(core_t* core, group_t* group, const receipt_t* receipt, uint64_t now, uint32_t delay_ms,

@@ -36,6 +36,8 @@ cdef struct lane_t:
     uint64_t flushed_us
     uint32_t threaded, assisted
     uint32_t arrived            # the arrival word when the loop was last told
+    uint32_t common_seen        # of control's common_word and freed_count when receivers were last woken
+    uint32_t freed_seen
     uint32_t watching           # the loop has receivers that wait: other processes' messages matter
 
 cdef extern from *:

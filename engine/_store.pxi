@@ -192,18 +192,18 @@ cdef class Store:
         return 0 if notes == NULL else load64(&notes.version)
 
     def fanout(self, queues, body, *, bytes ext=b"", attributes=None, durability=None, uint64_t producer=0,
-               uint64_t sequence=0, notes_version=None):
+               uint64_t sequence=0, notes_version=None, Queue home=None):
         """Put one message into many queues, its body stored once; all that are there get it, at the same moment.
 
         queues: 1 to 16,384 of them; one that is there twice gets it once, one that was deleted meanwhile is left
-        out. Raises as Queue.append does, QueueNotFoundError if all are gone; ConflictError if notes_version is given
-        and a note stands between that version and this message.
+        out. home: one of them; if it knows the message's id nothing is stored. Raises as Queue.append does,
+        QueueNotFoundError if all are gone; ConflictError if a note stands between notes_version and this message.
         """
-        return fanout_send(self, queues, body, ext, attributes, durability, producer, sequence, notes_version)
+        return fanout_send(self, queues, body, ext, attributes, durability, producer, sequence, notes_version, home)
 
-    def batch(self, durability=None):
-        """A context in which appends to several queues are collected and stored all or none."""
-        return AtomicBatch(self, durability)
+    def batch(self, durability=None, *, uint64_t producer=0, uint64_t sequence=0):
+        """A context in which appends to several queues are collected and stored all or none; one number is for all."""
+        return AtomicBatch(self, durability, producer, sequence)
 
     @property
     def pending(self):

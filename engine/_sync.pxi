@@ -127,6 +127,7 @@ cdef void durable_raise(core_t* core, uint64_t mark) noexcept nogil:
         add32(&core.control.durable_word, 1)
         if load32(&core.control.durable_waiters):
             futex_wake(&core.control.durable_word)
+        add32(&core.control.common_word, 1)
         add32(&core.control.arrival_word, 1)
         if load32(&core.control.receivers):
             futex_wake(&core.control.arrival_word)

@@ -30,6 +30,8 @@ cdef bint message_find(core_t* core, queue_t* queue, uint64_t offset, taken_t* o
     out.attributed = (message.flags & RECORD_ATTRIBUTED) != 0
     out.ext = record_ext(message)
     out.origin = record_body(record) if record.type == RECORD_PLACE and record.body_size >= sizeof(origin_t) else NULL
+    if out.origin != NULL and (<const origin_t*>out.origin).reason == REASON_DUE:
+        out.origin = NULL
     if out.origin != NULL:
         origin_name(core, <const origin_t*>out.origin, out)
     return True
@@ -255,6 +257,7 @@ cdef int receipts_settle(core_t* core, const receipt_t* receipts, uint32_t count
     if held != NULL:
         stripe_unlock(core, held)
     if next_ready:
+        add32(&core.control.common_word, 1)
         add32(&core.control.arrival_word, 1)
         if load32(&core.control.receivers):
             futex_wake(&core.control.arrival_word)

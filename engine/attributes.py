@@ -15,10 +15,11 @@ from penstock.engine.errors import InvalidError, TooLargeError
 
 HEAD = struct.Struct("<BBH")
 TAG, KEY, PROPERTY, ROUTING_KEY, ID, REPLY_TO, CORRELATION = range(1, 8)
-PRODUCER_GROUP, CHECK_BACK = 8, 9
+PRODUCER_GROUP, CHECK_BACK, PARTITION = 8, 9, 10
 SINGLE = {
     TAG: "tag", KEY: "key", ROUTING_KEY: "routing_key", ID: "id", REPLY_TO: "reply_to",
     CORRELATION: "correlation", PRODUCER_GROUP: "producer_group", CHECK_BACK: "check_back",
+    PARTITION: "partition",
 }
 ATTRIBUTES_BYTES = 65535
 
@@ -29,7 +30,8 @@ class Attributes:
 
     key orders: messages of one key are delivered in their order to groups that ask for it.
     id is the caller's own name of the message. Of a half, producer_group names the producers
-    that can be asked for its verdict, and check_back says how often: "interval_ms limit".
+    that can be asked for its verdict, and check_back says how often: "interval_ms limit". Of what
+    waits for a topic, partition is the one that its sender named.
     """
 
     tag: str = ""
@@ -41,6 +43,7 @@ class Attributes:
     properties: Mapping[str, str] = field(default_factory=dict)
     producer_group: str = ""
     check_back: str = ""
+    partition: str = ""
 
     def pack(self) -> bytes:
         """The bytes that are stored; TooLargeError if they are over 65,535."""

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from penstock.engine.errors import StoreLockedError
 
 MAGIC = 0x314C525453544E50
-VERSION = 4         # of the layout in _control.pxi
+VERSION = 5         # of the layout in _control.pxi
 READY, CLOSED = 1, 2
 HEAD = struct.Struct("<QII16sQQ")
 

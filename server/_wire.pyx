@@ -41,6 +41,7 @@ from penstock.engine._core cimport (
     Lane,
     Store,
     fan_t,
+    group_queue,
     operation_t,
     pending_after,
     queue_there,

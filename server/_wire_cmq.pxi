@@ -250,7 +250,7 @@ cdef class CmqEndpoint(CmqPublishing):
             self.ask(self.pending.data)
             buffer_consume(&self.pending, load32(self.pending.data + 2))
         else:
-            self.know_way(outcome[0], outcome[1], outcome[2], outcome[3])
+            self.know_way(outcome[0], outcome[1], outcome[2], outcome[3], outcome[4])
         self.release(HELD_BY_CALL)
         return self.call_over()
 
@@ -266,7 +266,7 @@ cdef class CmqEndpoint(CmqPublishing):
         buffer_consume(&self.pending, load32(self.pending.data + 2))
         return 0
 
-    cdef int know_way(self, version, list queues, bytes ext, uint32_t message_bytes) except -1:
+    cdef int know_way(self, version, list queues, bytes ext, uint32_t message_bytes, uint32_t home) except -1:
         """Remember where the frame in front goes."""
         cdef uint8_t key[CMQ_PUBLISH_KEY]
         cdef cmq_bodies_t bodies
@@ -274,7 +274,7 @@ cdef class CmqEndpoint(CmqPublishing):
         cdef uint32_t size
         cmq_read(self.pending.data + CMQ_HEAD, load32(self.pending.data + 2) - CMQ_HEAD, &request)
         size = cmq_publish_key(&request.member, key, &bodies)
-        self.cmq.ways.put(key, size, queues, ext, message_bytes)
+        self.cmq.ways.put(key, size, queues, ext, message_bytes, home)
         if version != self.cmq.version:
             self.cmq.version = -1
         return 0

@@ -49,8 +49,11 @@ cdef class CmqRoute:
 cdef class CmqKey:
     """A secret, worked into the hashes that every signature begins with."""
     cdef object inner1, outer1, inner256, outer256
+    cdef uint64_t number
 
-    def __init__(self, bytes secret):
+    def __init__(self, bytes secret, uint64_t number):
+        """number: what quotas know the key by."""
+        self.number = number
         self.inner1, self.outer1 = keyed(sha1, secret)
         self.inner256, self.outer256 = keyed(sha256, secret)
 
@@ -96,6 +99,7 @@ cdef class CmqHot:
     cdef uint64_t repeat
     cdef bint limited               # calls a second are counted: that is the door's
     cdef uint64_t calls[3][OUTCOMES]
+    cdef uint64_t key               # of the request that is looked at
 
     def __init__(self, Hub hub, door, FirstTimes firsts, Repeats repeats, uint64_t number, uint64_t clock_s=0,
                  bint limited=False):
@@ -128,7 +132,8 @@ cdef class CmqHot:
         version = self.hub.store.notes_version()
         if version != self.version:
             self.routes = {}
-            self.keys = {id.encode(): CmqKey(secret.encode()) for id, secret in self.door.pairs().items()}
+            self.keys = {id.encode(): CmqKey(secret.encode(), number)
+                         for id, (secret, number) in self.door.pairs().items()}
             self.version = version
         return 0
 
@@ -159,6 +164,7 @@ cdef class CmqHot:
 
     cdef bint admitted(self, HttpReplies endpoint, bytes method, bytes host, bytes path) except -1:
         cdef bytes mac
+        self.key = 0
         if not self.keys:
             return endpoint.local
         found = self.keys.get(self.hot.id.at[:self.hot.id.size])
@@ -169,6 +175,7 @@ cdef class CmqHot:
             return False
         if self.clock_s and abs(<int64_t>(self.hot.timestamp - epoch_s())) > <int64_t>self.clock_s:
             return False
+        self.key = (<CmqKey>found).number
         if self.hot.nonce >= TELLING_NONCE:
             self.repeat = load64(<const uint8_t*>PyBytes_AS_STRING(mac)) | 1
         return True
@@ -224,7 +231,7 @@ cdef class CmqHot:
                 result = cell_load(<uint64_t*>&before.result)
                 # Not known yet: the door waits for it.
                 return ASK if result == 0 else self.sent(endpoint, result)
-        if self.hub.gates.count and self.hub.gates.send_closed(route.queue, now):
+        if self.hub.gates.count and self.hub.gates.send_closed(route.queue, self.key, False, now):
             return ASK
         verdict = self.hub.lane.stage_one(
             endpoint.cookie(CMQ_SENT), route.queue, self.hub.http_durability, 0, 0, NULL, 0, self.hot.body.at,
@@ -235,7 +242,7 @@ cdef class CmqHot:
             self.routes.clear()
             return ASK
         if self.hub.gates.count:
-            self.hub.gates.send_charge(route.queue, 1, self.hot.body.size, now)
+            self.hub.gates.send_charge(route.queue, self.key, 1, self.hot.body.size, False, now)
         if self.repeat:
             self.repeats.begin(self.repeat, epoch_s())
         route.room -= 1

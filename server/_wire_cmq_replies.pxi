@@ -122,8 +122,8 @@ cdef class CmqBase(Framed):
         max_messages = max(1, min(max_messages, self.hub.take_messages))
         max_bytes = max(1, min(max_bytes, self.hub.take_bytes))
         # One that may wait comes again by itself.
-        if self.hub.gates.count and self.hub.gates.receive_closed(self.hub.store, queue, group, &max_messages,
-                                                                  now_ns()):
+        if self.hub.gates.count and self.hub.gates.receive_closed(
+                self.hub.store, queue, group, self.key, &max_messages, now_ns()):
             return 0
         count = self.hub.lane.take(queue, group, max_messages, max_bytes, lease_ms, self.hub.taken, &pin)
         if count > 0:
@@ -133,7 +133,7 @@ cdef class CmqBase(Framed):
             self.flight_give(tag)
             self.hub.delivered += count
             if self.hub.gates.count:
-                self.hub.gates.receive_charge(queue, <uint32_t>count, now_ns())
+                self.hub.gates.receive_charge(queue, self.key, <uint32_t>count, now_ns())
         return count
 
     cdef void describe(self, const taken_t* one, uint32_t queue, uint64_t now_us, uint32_t lease_ms,

@@ -54,7 +54,8 @@ cdef class CmqRequests(CmqBase):
         if send.half and not self.produces(queue.queue):
             return REGISTER
         if self.hub.gates.count:
-            closed = self.hub.gates.send_closed(queue.queue, now_ns())
+            closed = self.hub.gates.send_closed(
+                queue.queue, self.key, send.half != 0 or send.delay_s != 0, now_ns())
             if closed:
                 self.hub.gates.throttled += 1
                 return self.refuse(request, CMQ_THROTTLED)
@@ -117,7 +118,8 @@ cdef class CmqRequests(CmqBase):
                 return HOLD
             return self.refuse(request, self.result_of(verdict, request.cmd))
         if self.hub.gates.count:
-            self.hub.gates.send_charge(queue.queue, send.count, send.bodies_size, now_ns())
+            self.hub.gates.send_charge(queue.queue, self.key, send.count, send.bodies_size,
+                                       send.half != 0 or send.delay_s != 0, now_ns())
         self.hub.sends += 1
         self.hub.messages += send.count
         return self.flown(tag)
@@ -221,7 +223,7 @@ cdef class CmqRequests(CmqBase):
         if pull.wait_s >= 0:
             self.want.wait_ms = <uint32_t>min(pull.wait_s, <int64_t>self.cmq.wait_s) * 1000
         if self.hub.gates.count and not self.want.wait_ms:
-            closed = self.hub.gates.receive_closed(self.hub.store, queue.queue, 0, &most, now_ns())
+            closed = self.hub.gates.receive_closed(self.hub.store, queue.queue, 0, self.key, &most, now_ns())
             if closed:
                 self.hub.gates.throttled += 1
                 return self.refuse(request, CMQ_THROTTLED)

@@ -15,6 +15,7 @@ cdef struct cmq_way_t:
     # Where messages go, and what they carry.
     uint8_t* key                # malloc'd: topic, tags and routing key as the request has them; NULL: a free place
     uint32_t key_size, count, ext_size, message_bytes
+    uint32_t home               # the topic's own queue, by which quotas know it
     uint32_t* queues            # malloc'd, with ext behind: ascending
     uint8_t* ext
 
@@ -55,7 +56,8 @@ cdef class CmqWays:
             return way
         return NULL
 
-    cdef int put(self, const uint8_t* key, uint32_t size, list queues, bytes ext, uint32_t message_bytes) except -1:
+    cdef int put(self, const uint8_t* key, uint32_t size, list queues, bytes ext, uint32_t message_bytes,
+                 uint32_t home) except -1:
         """Remember a way; whichever had its place is forgotten."""
         cdef cmq_way_t* way = self.ways + (name_hash(key, size) & (CMQ_WAYS - 1))
         cdef uint32_t index
@@ -74,6 +76,7 @@ cdef class CmqWays:
         way.ext_size = <uint32_t>len(ext)
         memcpy(way.ext, PyBytes_AS_STRING(ext), way.ext_size)
         way.message_bytes = message_bytes
+        way.home = home
         self.count += 1
         return 0
 
@@ -112,7 +115,7 @@ cdef class CmqPublishing(CmqRequests):
         cdef uint8_t key[CMQ_PUBLISH_KEY]
         cdef cmq_bodies_t bodies
         cdef cmq_way_t* way
-        cdef uint32_t tag, index
+        cdef uint32_t tag, index, closed
         cdef uint32_t size = cmq_publish_key(&request.member, key, &bodies)
         cdef int verdict
         if self.too_often(request, &bodies.topic):
@@ -134,6 +137,11 @@ cdef class CmqPublishing(CmqRequests):
                 return ASK
         if bodies.largest > way.message_bytes:
             return self.refuse(request, CMQ_MESSAGE_SIZE)
+        if self.hub.gates.count:
+            closed = self.hub.gates.send_closed(way.home, self.key, False, now_ns())
+            if closed:
+                self.hub.gates.throttled += 1
+                return self.refuse(request, CMQ_THROTTLED)
         tag = self.flight_take(request, 0, bodies.count)
         if tag == NO_FLIGHT:
             return NO_MEMORY
@@ -141,6 +149,8 @@ cdef class CmqPublishing(CmqRequests):
         if verdict == DONE:
             self.hub.sends += 1
             self.hub.messages += bodies.count
+            if self.hub.gates.count:
+                self.hub.gates.send_charge(way.home, self.key, bodies.count, bodies.size, False, now_ns())
             for index in range(bodies.count):
                 self.flown(tag)
             return NEXT
@@ -175,7 +185,7 @@ cdef class CmqPublishing(CmqRequests):
             cmq_attributes(ext, flight.first + (<uint64_t>index << CMQ_OWN_BITS), NULL)
             memcpy(ext + own, way.ext, way.ext_size)
             fan = self.cmq.fans + index
-            fan.queues, fan.count = way.queues, way.count
+            fan.queues, fan.count, fan.home = way.queues, way.count, way.home
             fan.ext, fan.ext_size = ext, <uint16_t>ext_size
             fan.body, fan.body_size = body.data, <uint32_t>body.size
             ext += ext_size

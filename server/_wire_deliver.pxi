@@ -95,7 +95,7 @@ cdef class NativeBase(Framed):
         """Over a quota: refused, with the time after which to try again."""
         self.hub.gates.throttled += 1
         if frame_error(&self.out, frame[4], load32(frame + 8), THROTTLED, retry_ms,
-                       b"over the quota of the queue or its namespace") < 0:
+                       b"over a quota of the queue, its namespace or the access key") < 0:
             return NO_MEMORY
         return NEXT
 
@@ -238,7 +238,8 @@ cdef class NativeBase(Framed):
             if load32(at + 16) == 0 or load32(at + 16) > self.hub.lease_limit:
                 return self.refuse(frame, INVALID, b"lease_ms is 1 to its limit")
             if self.hub.gates.count and not self.wait_of(frame):
-                closed = self.hub.gates.receive_closed(self.hub.store, load32(at), load32(at + 4), &most, now_ns())
+                closed = self.hub.gates.receive_closed(
+                    self.hub.store, load32(at), load32(at + 4), self.key, &most, now_ns())
                 if closed:
                     return self.refuse_later(frame, closed)
             got = self.deliver(verb, tag, load32(at), load32(at + 4), 0, load32(at + 8),
@@ -266,8 +267,8 @@ cdef class NativeBase(Framed):
         max_bytes = max(1, min(max_bytes, self.hub.take_bytes))
         if verb == RECEIVE:
             # One that may wait comes again by itself.
-            if self.hub.gates.count and self.hub.gates.receive_closed(self.hub.store, queue, group, &max_messages,
-                                                                      now_ns()):
+            if self.hub.gates.count and self.hub.gates.receive_closed(
+                    self.hub.store, queue, group, self.key, &max_messages, now_ns()):
                 return 0
             count = self.hub.lane.take(queue, group, max_messages, max_bytes, lease_ms,
                                        self.hub.taken, &pin)
@@ -280,7 +281,7 @@ cdef class NativeBase(Framed):
             self.hub.store.pin_release(pin)
             self.hub.delivered += count
             if self.hub.gates.count and verb == RECEIVE:
-                self.hub.gates.receive_charge(queue, <uint32_t>count, now_ns())
+                self.hub.gates.receive_charge(queue, self.key, <uint32_t>count, now_ns())
         return count
 
     cdef int messages(self, uint8_t verb, uint32_t tag, int count) noexcept nogil:

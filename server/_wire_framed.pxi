@@ -11,6 +11,7 @@ cdef class Framed(Endpoint):
     cdef buffer_t pending
     cdef uint32_t parked
     cdef dict waits
+    cdef public uint64_t key        # the number of the access key whose holder is at the other end; 0: nobody was asked
 
     def __dealloc__(self):
         buffer_free(&self.pending)

@@ -348,7 +348,7 @@ cdef class HttpEndpoint(HttpReplies):
         if self.in_flight >= self.hub.flight_limit:
             return CROWDED
         route = known
-        if self.hub.gates.count and self.hub.gates.send_closed(<uint32_t>route, now_ns()):
+        if self.hub.gates.count and self.hub.gates.send_closed(<uint32_t>route, 0, False, now_ns()):
             return ASK
         if ext is not None:
             packed = <const uint8_t*>PyBytes_AS_STRING(ext)
@@ -364,7 +364,7 @@ cdef class HttpEndpoint(HttpReplies):
             self.hub.routes.pop(url, None)
             return ASK
         if self.hub.gates.count:
-            self.hub.gates.send_charge(<uint32_t>route, 1, size + packed_size, now_ns())
+            self.hub.gates.send_charge(<uint32_t>route, 0, 1, size + packed_size, False, now_ns())
         self.tag += 1
         self.entered()
         self.hub.sends += 1

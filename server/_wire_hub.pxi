@@ -245,15 +245,15 @@ cdef class Hub:
         return True
 
     cdef int serve_woken(self) except -1:
-        cdef uint32_t queues[WOKEN_ROOM]
+        cdef uint32_t groups[WOKEN_ROOM]
         cdef int index
-        cdef int count = self.lane.woken(queues, WOKEN_ROOM)
+        cdef int count = self.lane.woken(groups, WOKEN_ROOM)
         if self.waiting.count == 0:
             return 0
         if count < 0:
             self.waiting.wake_all()
         for index in range(count):
-            self.waiting.wake_queue(queues[index])
+            self.waiting.wake_freed(groups[index])
         return 0
 
     @property
@@ -285,13 +285,10 @@ cdef class Hub:
             self.waiting.wake_group(queue, group)
             self.flush()
 
-    def released(self, uint32_t queue=0):
-        """Messages (of a queue) were given back on another thread: who waits here may have them now."""
+    def released(self):
+        """Messages were given back on another thread: who waits here for those groups may have them now."""
         if self.waiting.count:
-            if queue:
-                self.waiting.wake_queue(queue)
-            else:
-                self.waiting.wake_all()
+            self.serve_woken()
             self.flush()
 
     @property

@@ -46,7 +46,7 @@ cdef class NativeEndpoint(LaterBase):
                 raise MemoryError
             elif outcome == RELEASED:
                 if self.hub.waiting.count:
-                    self.hub.waiting.wake_all()
+                    self.hub.serve_woken()
                     self.hub.flush()
             else:
                 position += 4 + <size_t>load32(frame)
@@ -150,7 +150,8 @@ cdef class NativeEndpoint(LaterBase):
         """The outcome of staging an append of so many messages and bytes."""
         if verdict == DONE:
             if self.hub.gates.count:
-                self.hub.gates.send_charge(load32(frame + FRAME_HEAD), messages, size, now_ns())
+                self.hub.gates.send_charge(load32(frame + FRAME_HEAD), self.key, messages, size,
+                                           frame[FRAME_HEAD + 5] > FLAG_ATTRIBUTED, now_ns())
             self.entered()
             self.hub.sends += 1
             self.hub.messages += messages
@@ -186,7 +187,7 @@ cdef class NativeEndpoint(LaterBase):
         if body_size > self.hub.message_bytes:
             return self.refuse(frame, TOO_LARGE, b"the message is over its limit")
         if self.hub.gates.count:
-            closed = self.hub.gates.send_closed(load32(at), now_ns())
+            closed = self.hub.gates.send_closed(load32(at), self.key, at[5] > FLAG_ATTRIBUTED, now_ns())
             if closed:
                 return self.refuse_later(frame, closed)
         if at[5] > FLAG_ATTRIBUTED:
@@ -234,7 +235,7 @@ cdef class NativeEndpoint(LaterBase):
         if stride == 2 and not self.batch_attributes(sizes, count, at + start):
             return self.refuse(frame, INVALID, b"the attributes are not a list of them")
         if self.hub.gates.count:
-            closed = self.hub.gates.send_closed(load32(at), now_ns())
+            closed = self.hub.gates.send_closed(load32(at), self.key, at[5] > FLAG_ATTRIBUTED, now_ns())
             if closed:
                 return self.refuse_later(frame, closed)
         if at[5] > FLAG_ATTRIBUTED:
@@ -304,7 +305,7 @@ cdef class NativeEndpoint(LaterBase):
         self.hold(HELD_BY_CALL)
         self.in_flight += 1
         self.hub.in_calls += 1
-        future = self.hub.bridge.call(self.answer, verb, payload)
+        future = self.hub.bridge.call(self.answer, verb, payload, self.producer)
         future.add_done_callback(Answered(self, verb, load32(frame + 8)))
         return 0
 

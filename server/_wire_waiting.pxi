@@ -146,6 +146,15 @@ cdef class WaitingRoom:
             self.wake_queue(queue)
         return 0
 
+    cdef int wake_freed(self, uint32_t group) except -1:
+        """Serve those who wait for a group, under its number or as the queue's own."""
+        cdef bint own
+        cdef uint32_t queue = group_queue(self.hub.store, group, &own)
+        self.wake_group(queue, group)
+        if own:
+            self.wake_group(queue, 0)
+        return 0
+
     cdef int wake_group(self, uint32_t queue, int64_t group) except -1:
         """Serve the waiting of one group until it is dry; readers are all tried.
 

@@ -28,6 +28,7 @@ from penstock.server.broker.transaction import Transactions
 from penstock.server.broker.throttle import Quotas
 from penstock.server.cells import CALLS, FIRSTS, NAMES, REPEATS, SHARED
 from penstock.server.config import ServeOptions, format_address, parse_address
+from penstock.server.fanning import Fanner
 from penstock.server.housekeeping import Chore, keep_house
 from penstock.server.metrics.board import Board
 from penstock.server.protocols.cmq_http.door import CmqDoor as CmqHttpDoor
@@ -188,6 +189,7 @@ class Worker:
         door = HttpDoor(broker, bridge, self.options.durability, self.board)
         hub = Hub(loop, lane, broker, bridge, door, self.options.durability, SHARED)
         door.hub = hub
+        broker.gate = hub.gates.admit
         firsts = FirstTimes(FIRSTS)
         if self.index == 0:
             remembering.load(self.store, firsts)
@@ -201,15 +203,18 @@ class Worker:
         for listener in listeners:
             await listener.start()
         chores = [*self.chores(broker, hub), Chore(PUBLISH_S, door.observer.publish)]
+        fanner = Fanner(broker)
         tasks = [asyncio.create_task(keep_house(bridge, chores))]
         if self.index == 0:
             # One worker pushes: concurrency is bounded for the server, not for each of its workers.
             allowed = [ipaddress.ip_network(one) for one in self.options.push_allow]
             tasks.append(asyncio.create_task(Pusher(hub, broker, bridge, allowed).run()))
+            fanner.start()
         ready()
         await stopping.wait()
         for task in tasks:
             task.cancel()
+        fanner.stop()
         door.ready = False
         for listener in listeners:
             listener.stop()
@@ -254,8 +259,9 @@ class Worker:
             for room in plan.rooms:
                 hub.gates.leave_room(*room)
             # The gates are the loop's.
-            if plan.members or hub.gates.count:
-                hub.loop.call_soon_threadsafe(hub.gates.replace, plan.rules, plan.members)
+            if plan.members or plan.keys or hub.gates.count:
+                hub.loop.call_soon_threadsafe(
+                    hub.gates.replace, plan.rules, plan.members, plan.keys)
 
         return [
             Chore(SWEEP_S, lambda: temporary.sweep(time.time_ns() // 1000)),

@@ -237,7 +237,8 @@ def _add_queue(commands: Commands, remote: ArgumentParser) -> None:
         "queue", help=about, description=about
     )
     works: Commands = queue.add_subparsers(metavar="WORK", required=True)
-    _add(works, "list", do.queue_list, remote)
+    _add(works, "list", do.queue_list, remote).add_argument(
+        "--prefix", default="", metavar="TEXT", help="those whose names begin so")
     for name, run in (
         ("create", do.queue_create),
         ("show", do.queue_show),

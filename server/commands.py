@@ -203,7 +203,7 @@ def queue_create(options: Namespace) -> int:
 def queue_list(options: Namespace) -> int:
     """List the queues."""
     with connected(options) as client:
-        show(_rows(client.list()), options.output)
+        show(_rows(client.list(options.prefix)), options.output)
     return EXIT_OK
 
 

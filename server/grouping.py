@@ -17,18 +17,7 @@ def add(commands: Any, remote: ArgumentParser, add_: Add, places: str) -> None:
     command = add_(commands, "group", group, remote)
     command.add_argument("queue")
     command.add_argument("group", nargs="?", default="", help="(default: the queue's own)")
-    command.add_argument("--filter", help="what it gets from now on; '' for everything")
-    command.add_argument("--kind", choices=("tag", "routing", "sql"), default="tag")
-    command.add_argument(
-        "--order", choices=("none", "key", "strict"), help="what comes one after the other")
-    command.add_argument(
-        "--attempts", type=int, metavar="N", help="deliveries of a message; 0 is without end")
-    command.add_argument(
-        "--dead-letter", metavar="QUEUE", help="where it goes then; created if absent")
-    command.add_argument(
-        "--backoff", type=seconds_each, metavar="S,S,...",
-        help="seconds it waits after each failure; the last counts for all that follow")
-    command.add_argument("--no-retry", action="store_true", help="what fails comes again at once")
+    add_settings(command)
     command.add_argument("--delete", action="store_true", help="remove it; the messages stay")
     command = add_(commands, "offset", offset, remote)
     command.add_argument("queue")
@@ -50,6 +39,41 @@ def add(commands: Any, remote: ArgumentParser, add_: Add, places: str) -> None:
     command.add_argument("--kind", choices=("tag", "routing", "sql"), default="tag")
     command.add_argument("--rate", type=float, metavar="N", help="so many a second at most")
     command.add_argument("--dry-run", action="store_true", help="only say how many")
+
+
+def add_settings(command: ArgumentParser) -> None:
+    """What may be set for a group."""
+    command.add_argument("--filter", help="what it gets from now on; '' for everything")
+    command.add_argument("--kind", choices=("tag", "routing", "sql"), default="tag")
+    command.add_argument(
+        "--order", choices=("none", "key", "strict"), help="what comes one after the other")
+    command.add_argument(
+        "--attempts", type=int, metavar="N", help="deliveries of a message; 0 is without end")
+    command.add_argument(
+        "--dead-letter", metavar="QUEUE", help="where it goes then; created if absent")
+    command.add_argument(
+        "--backoff", type=seconds_each, metavar="S,S,...",
+        help="seconds it waits after each failure; the last counts for all that follow")
+    command.add_argument("--no-retry", action="store_true", help="what fails comes again at once")
+
+
+def settings_of(options: Namespace) -> dict[str, Any]:
+    """Those of add_settings that were given, as ADMIN has them."""
+    fields: dict[str, Any] = {}
+    if options.filter is not None:
+        fields |= {"filter": options.filter, "kind": options.kind}
+    if options.order is not None:
+        fields["order"] = options.order
+    if options.no_retry:
+        fields["retry"] = None
+    elif not (options.attempts is options.dead_letter is options.backoff is None):
+        retry: dict[str, Any] = {"dead_letter": options.dead_letter or ""}
+        if options.attempts is not None:
+            retry["max_attempts"] = options.attempts
+        if options.backoff is not None:
+            retry["backoff_ms"] = [round(one * 1000) for one in options.backoff]
+        fields["retry"] = retry
+    return fields
 
 
 def _add_members(commands: Any, remote: ArgumentParser, add_: Add) -> None:
@@ -79,20 +103,7 @@ def seconds_each(text: str) -> list[float]:
 
 def group(options: Namespace) -> int:
     """Show what is set for a group of a queue, or give it a filter, an order, retries."""
-    fields: dict[str, Any] = {}
-    if options.filter is not None:
-        fields |= {"filter": options.filter, "kind": options.kind}
-    if options.order is not None:
-        fields["order"] = options.order
-    if options.no_retry:
-        fields["retry"] = None
-    elif not (options.attempts is options.dead_letter is options.backoff is None):
-        retry: dict[str, Any] = {"dead_letter": options.dead_letter or ""}
-        if options.attempts is not None:
-            retry["max_attempts"] = options.attempts
-        if options.backoff is not None:
-            retry["backoff_ms"] = [round(one * 1000) for one in options.backoff]
-        fields["retry"] = retry
+    fields = settings_of(options)
     with connected(options) as client:
         do = "group.delete" if options.delete else "group.set" if fields else "group.show"
         answer = client.admin(do, queue=options.queue, group=options.group, **fields)

@@ -19,6 +19,7 @@ FIELDS = {
     "messages": "messages that are not confirmed yet",
     "bytes": "bytes that are not confirmed yet",
     "in_flight": "messages leased by each group",
+    "pending": "messages that wait for their time or their verdict",
     "queues": "queues of the namespace",
 }
 PUSH_TEXTS = {
@@ -33,19 +34,19 @@ PUSH_NUMBERS = {
     "timeout_s": "for one post (30)",
     "attempts": "of a message, before it is a dead letter (20)",
 }
-WHOLE = ("messages", "bytes", "in_flight", "queues")
+WHOLE = ("messages", "bytes", "in_flight", "queues", "pending")
 
 
 def add(commands: Any, remote: ArgumentParser, add_: Add) -> None:
     """The parsers of these commands."""
-    about = "List, show, set, remove the quotas of queues and namespaces."
+    about = "List, show, set, remove the quotas of queues (or topics), namespaces, access keys."
     works = commands.add_parser("quota", help=about, description=about).add_subparsers(
         metavar="WORK", required=True
     )
     add_(works, "list", quota_list, remote)
     for name, run in (("show", quota_show), ("set", quota_set), ("remove", quota_remove)):
         work = add_(works, name, run, remote)
-        work.add_argument("scope", choices=("queue", "namespace"))
+        work.add_argument("scope", choices=("queue", "namespace", "key"))
         work.add_argument("name")
         if run is quota_set:
             _numbers(work, FIELDS)
@@ -75,12 +76,12 @@ def quota_list(options: Namespace) -> int:
 
 
 def quota_show(options: Namespace) -> int:
-    """Show the quota of a queue or a namespace."""
+    """Show the quota of a queue, a namespace or an access key."""
     return _ask(options, "quota.show")
 
 
 def quota_set(options: Namespace) -> int:
-    """Set the quota of a queue or a namespace; what is not given is not limited."""
+    """Set the quota of a queue, a namespace or an access key; what is not given is not limited."""
     given = {name: getattr(options, name) for name in FIELDS}
     quota = {
         name: int(value) if name in WHOLE else value
@@ -90,7 +91,7 @@ def quota_set(options: Namespace) -> int:
 
 
 def quota_remove(options: Namespace) -> int:
-    """Remove the quota of a queue or a namespace."""
+    """Remove the quota of a queue, a namespace or an access key."""
     return _ask(options, "quota.remove")
 
 

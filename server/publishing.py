@@ -6,8 +6,10 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from typing import Any
 
-from penstock.server.commands import EXIT_OK, connected
+from penstock.server.commands import EXIT_OK, QUEUE_SETTINGS, connected
+from penstock.server.grouping import add_settings, settings_of
 from penstock.server.output import show
+from penstock.server.waiting import add_times
 
 
 def add(commands: Any, remote: ArgumentParser, command: Callable[..., ArgumentParser]) -> None:
@@ -19,7 +21,7 @@ def add(commands: Any, remote: ArgumentParser, command: Callable[..., ArgumentPa
     for name, run in (
         ("show", topic_show), ("create", topic_create), ("grow", topic_grow),
         ("delete", topic_delete), ("send", topic_send), ("subscribe", topic_subscribe),
-        ("unsubscribe", topic_unsubscribe),
+        ("unsubscribe", topic_unsubscribe), ("set", topic_set), ("group", topic_group),
     ):  # fmt: skip
         work = command(works, name, run, remote)
         work.add_argument("topic")
@@ -31,18 +33,30 @@ def add(commands: Any, remote: ArgumentParser, command: Callable[..., ArgumentPa
             work.add_argument("--tag", default="")
             work.add_argument("--key", default="")
             work.add_argument("--routing-key", default="")
+            add_times(work)
         if name in ("subscribe", "unsubscribe"):
             work.add_argument("queue")
         if name == "subscribe":
             work.add_argument("--kind", choices=("tag", "routing", "sql"))
             work.add_argument("--filter", default="", dest="source", help="what the queue wants")
             work.add_argument("--start", default="latest", help="latest, earliest, or µs")
+        if name == "set":
+            for setting, text in QUEUE_SETTINGS.items():
+                work.add_argument(f"--{setting}", type=int, metavar="N", help=text)
+            work.add_argument("--keep", choices=("all", "unconfirmed", "subscribed"))
+        if name == "group":
+            work.add_argument("group", nargs="?", default="")
+            add_settings(work)
 
 
 def topic_list(options: Namespace) -> int:
     """List the topics."""
     with connected(options) as client:
-        topics = client.admin("topic.list")["topics"]
+        cursor: str | None = ""
+        topics: list[str] = []
+        while cursor is not None:
+            page = client.admin("topic.list", cursor=cursor)
+            topics, cursor = topics + page["topics"], page["next"]
         show([{"topic": name} for name in topics], options.output)
     return EXIT_OK
 
@@ -67,6 +81,18 @@ def topic_delete(options: Namespace) -> int:
     return _ask(options, "topic.delete")
 
 
+def topic_set(options: Namespace) -> int:
+    """Set what all partitions of a topic keep and store once; without options, show it."""
+    names = [name.replace("-", "_") for name in QUEUE_SETTINGS] + ["keep"]
+    given = {name: value for name in names if (value := getattr(options, name)) is not None}
+    return _ask(options, "topic.set", **given)
+
+
+def topic_group(options: Namespace) -> int:
+    """Set filter, order, retries of a group at all partitions; without options, show them."""
+    return _ask(options, "topic.group", group=options.group, **settings_of(options))
+
+
 def topic_send(options: Namespace) -> int:
     """Send one message to a topic."""
     carried = {
@@ -75,7 +101,8 @@ def topic_send(options: Namespace) -> int:
     }
     with connected(options) as client:
         sent = client.topic(options.topic).send(
-            options.body.encode(), options.partition, **carried)
+            options.body.encode(), options.partition, delay=options.delay,
+            at=options.at, **carried)
         show([sent], options.output)
     return EXIT_OK
 

@@ -21,6 +21,7 @@ def add(commands: Any, remote: ArgumentParser, add_: Add) -> None:
         metavar="WORK", required=True)
     listed = add_(works, "list", pending_list, remote)
     listed.add_argument("queue", nargs="?", default="")
+    listed.add_argument("--topic", default="", help="what waits for a topic")
     listed.add_argument("--state", choices=("delayed", "half", "committed"))
     listed.add_argument("--since", type=moment, metavar="TIME", help="that fall due from then on")
     listed.add_argument("--until", type=moment, metavar="TIME", help="that fall due before then")
@@ -77,9 +78,9 @@ def pending_list(options: Namespace) -> int:
     with connected(options) as client:
         while len(rows) < options.count:
             page = client.pending(
-                options.queue, state=options.state, since_us=micros(options.since),
-                until_us=micros(options.until), limit=min(options.count - len(rows), 1000),
-                cursor=cursor)
+                options.queue, topic=options.topic, state=options.state,
+                since_us=micros(options.since), until_us=micros(options.until),
+                limit=min(options.count - len(rows), 1000), cursor=cursor)
             rows += page["messages"]
             cursor = page["next"]
             if cursor is None:

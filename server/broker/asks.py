@@ -1,11 +1,13 @@
 """What can be asked of a store by who looks into it: the fields, each with its bounds."""
 
 import re
-from typing import Annotated, Literal
+from bisect import bisect_right
+from typing import Annotated, Any, Literal, TypeVar
 
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType, ValidationError, convert
 
 from penstock.engine.retries import ATTEMPTS, DELAY_MS, DELAYS
+from penstock.server.broker.errors import BrokerError, Kind
 
 Name = Annotated[str, Meta(max_length=128)]
 Text = Annotated[str, Meta(max_length=4096)]
@@ -14,8 +16,25 @@ Delay = Annotated[int, Meta(ge=0, le=DELAY_MS)]
 Setting = Annotated[int, Meta(ge=0, le=(1 << 53) - 1)]
 DEDUP_MS = 7 * 24 * 3600 * 1000
 DEDUP_COUNT = 1 << 18
+# Names in one answer, so that it fits a frame whatever they are.
+LISTED = 10_000
 ID = re.compile(r"([0-9a-f]{8})-([0-9a-f]{16})", re.ASCII)
 WAITING_ID = re.compile(r"([0-9a-f]{8})-p([0-9a-f]{15})", re.ASCII)
+Asked = TypeVar("Asked")
+
+
+def converted(do: str, fields: dict[str, Any], model: type[Asked]) -> Asked:
+    """The fields as the ask has them. Raises INVALID, which says which one is wrong."""
+    try:
+        return convert(fields, model, strict=False)
+    except ValidationError as error:
+        raise BrokerError(Kind.INVALID, f"{do}: {error}") from error
+
+
+def page(names: list[str], ask: "Listing") -> tuple[list[str], str | None]:
+    """The names that an ask is about, of sorted ones, and the cursor of the next page."""
+    left = names[bisect_right(names, ask.cursor):] if ask.cursor else names
+    return left[:ask.limit], left[ask.limit - 1] if len(left) > ask.limit else None
 
 
 class Message(Struct, forbid_unknown_fields=True):
@@ -25,6 +44,14 @@ class Message(Struct, forbid_unknown_fields=True):
     id: Text = ""
     offset: Offset | None = None
     group: Name = ""
+
+
+class Listing(Struct, forbid_unknown_fields=True):
+    """Names that begin with prefix, in order; cursor is next of the reply before."""
+
+    prefix: Text = ""
+    limit: Annotated[int, Meta(ge=1, le=LISTED)] = LISTED
+    cursor: Text = ""
 
 
 class Trace(Struct, forbid_unknown_fields=True):
@@ -194,10 +221,12 @@ class Redrive(Struct, forbid_unknown_fields=True):
 class Waiting(Struct, forbid_unknown_fields=True):
     """What waits, by the time at which it falls due: [since_us, until_us); cursor as above.
 
-    state: delayed (for its time), half (for its verdict) or committed (a half, for its time).
+    state: delayed (for its time), half (for its verdict), committed (a half, for its time). Of a
+    queue or of a topic, if one is named.
     """
 
     queue: Name = ""
+    topic: Name = ""
     state: Literal["delayed", "half", "committed"] | None = None
     since_us: Offset = 0
     until_us: Offset | None = None

@@ -52,6 +52,8 @@ class Broker:
         self.lock = Lock()
         # Asked before a queue is made, with its name and those there are; may refuse.
         self.guards: list[Callable[[str, list[str]], None]] = []
+        # What the quotas say to a send: Gates.admit of the server's hub; without a server nothing.
+        self.gate: Callable[..., int] = lambda *_, **__: 0
         # Where clients find doors of this server that another door tells them about: HOST:PORT by
         # name; without a host it is the one that they reached us by.
         self.doors: dict[str, str] = {}
@@ -179,6 +181,17 @@ class Broker:
             return next_offset(queue)
         raise BrokerError(Kind.INVALID, f"kind is 0 to 3, not {kind}")
 
+    def admit(
+        self, queue: int, messages: int, size: int, *, waits: bool = False, key: int = 0
+    ) -> None:
+        """Charge a send to the quotas that bind it. Raises THROTTLED if one lets none pass now.
+
+        waits: for its time or its verdict; key: the number of the access key it is signed with.
+        """
+        closed_ms = self.gate(queue, messages, size, waits=waits, key=key)
+        if closed_ms:
+            raise throttled(closed_ms)
+
     def _guard(self, name: str) -> None:
         # Only one with a namespace can be refused, and only if it is not there yet.
         if "/" in name:
@@ -192,6 +205,12 @@ class Broker:
             if len(self.queues) >= self.limits.route_names:
                 self.queues.clear()
             self.queues[queue.id] = queue
+
+
+def throttled(retry_after_ms: int) -> BrokerError:
+    """The refusal of what is over a quota."""
+    text = "over a quota of the queue, its namespace or the access key"
+    return BrokerError(Kind.THROTTLED, text, retry_after_ms=retry_after_ms)
 
 
 def checked(name: str) -> str:

@@ -12,8 +12,9 @@ from penstock.engine.attributes import Attributes, unpack
 from penstock.engine.errors import EngineError, PendingNotFoundError, QueueNotFoundError
 from penstock.engine.pending import Pending
 from penstock.server.broker import asks
-from penstock.server.broker.broker import Broker, refusing
+from penstock.server.broker.broker import Broker, checked, refusing
 from penstock.server.broker.errors import BrokerError, Kind, refusal
+from penstock.server.broker.topic_facts import LATER, later_queue
 
 if TYPE_CHECKING:
     from penstock.engine._core import Durability
@@ -119,6 +120,13 @@ class Schedule:
         while a list is read may be missing or come twice; everything else is there once.
         """
         queue = self.broker.open(ask.queue, create=False) if ask.queue else None
+        if ask.topic:
+            if ask.queue:
+                raise BrokerError(Kind.INVALID, "a queue or a topic, not both")
+            try:
+                queue = self.broker.store.queue(later_queue(checked(ask.topic)), create=False)
+            except QueueNotFoundError:
+                return {"messages": [], "next": None}      # nothing ever waited for it
         found = self.pending.list(
             queue, low_us=min(ask.since_us, FOREVER),
             high_us=FOREVER if ask.until_us is None else min(ask.until_us, FOREVER),
@@ -190,6 +198,9 @@ def row_of(one: Pending, id: str) -> Answer:
         "id": id, "queue": one.queue, "state": one.state, "due_us": one.due_us,
         "stored_us": one.stored_us,
     }
+    topic, later, _ = one.queue.partition(LATER)
+    if later:
+        row |= {"queue": "", "topic": topic}
     if one.state == "half":
         row["checks"] = one.checks
     return row

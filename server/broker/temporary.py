@@ -88,7 +88,7 @@ class Temporary:
             if found is None:
                 continue
             noted, version = Noted.read(found[0]), found[1]
-            if noted.due_us > now_us:
+            if noted.due_us > now_us or self._awaited(name.removeprefix(PREFIX)):
                 continue
             try:
                 self._remove(name.removeprefix(PREFIX), noted, version)
@@ -96,6 +96,13 @@ class Temporary:
                 continue
             removed.append(name.removeprefix(PREFIX))
         return removed
+
+    def _awaited(self, name: str) -> bool:
+        """Whether messages wait to come into the queue: it stays for what was promised."""
+        try:
+            return self.store.queue(name, create=False).stat()["pending"] > 0
+        except QueueNotFoundError:
+            return False
 
     def _remove(self, name: str, noted: Noted, version: int) -> None:
         version = self._note(name, noted._replace(gone=True), version)

@@ -1,4 +1,4 @@
-"""Quotas of queues and namespaces: what they say, where they are kept, whom they bind. No clock."""
+"""Quotas of queues, namespaces, access keys: what they say, where they are kept, whom they bind."""
 
 import hashlib
 from collections.abc import Iterable
@@ -8,22 +8,25 @@ import msgspec
 
 from penstock.engine._core import Store
 from penstock.engine.errors import EngineError, QueueNotFoundError
+from penstock.server.broker.access import SECRET_BYTES, Pair, checked_pair, key_number
 from penstock.server.broker.broker import Broker, checked, checked_namespace
 from penstock.server.broker.errors import BrokerError, Kind, refusal
 
 PREFIX = "quota/"
-SCOPES = ("queue", "namespace")
+SCOPES = ("queue", "namespace", "key")
+RATES = {"messages_per_s", "bytes_per_s", "receives_per_s", "burst_s"}
 RATE_LIMIT = 1e9
 COUNT_LIMIT = 1 << 62
 BURST_LIMIT = 3600.0
 
 
 class Quota(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
-    """What may be done; 0 is no limit. A namespace's is for all its queues together.
+    """What may be done; 0 is no limit. A namespace's is for all its queues together, a topic's (set
+    as a queue's) for all its partitions; an access key's has rates only.
 
     messages and bytes bound what the queues' own groups have not confirmed yet (bytes by the mean
-    size); in_flight bounds what each group has leased. A rate lets burst_s seconds' worth through
-    at once. queues is for a namespace only.
+    size), pending what waits for its time or its verdict; in_flight what each group has leased. A
+    rate lets burst_s seconds' worth through at once. queues is for a namespace only.
     """
 
     messages_per_s: float = 0
@@ -34,13 +37,14 @@ class Quota(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, froz
     bytes: int = 0
     in_flight: int = 0
     queues: int = 0
+    pending: int = 0
 
     def check(self, scope: str) -> None:
         """Raises INVALID for what cannot be."""
         for name in ("messages_per_s", "bytes_per_s", "receives_per_s"):
             if not 0 <= getattr(self, name) <= RATE_LIMIT:
                 raise BrokerError(Kind.INVALID, f"{name} is 0 to {RATE_LIMIT:.0f}")
-        for name in ("messages", "bytes", "queues"):
+        for name in ("messages", "bytes", "queues", "pending"):
             if not 0 <= getattr(self, name) <= COUNT_LIMIT:
                 raise BrokerError(Kind.INVALID, f"{name} is 0 to {COUNT_LIMIT}")
         if not 0 <= self.in_flight <= 0xFFFFFFFF:
@@ -49,18 +53,22 @@ class Quota(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, froz
             raise BrokerError(Kind.INVALID, f"burst_s is over 0, at most {BURST_LIMIT:.0f}")
         if self.queues and scope != "namespace":
             raise BrokerError(Kind.INVALID, "queues is for a namespace")
+        given = {name for name, value in msgspec.structs.asdict(self).items() if value}
+        if scope == "key" and given - RATES:
+            raise BrokerError(Kind.INVALID, "the quota of an access key has rates only")
 
 
 # As server/_wire_gate.pxi takes it: the cell's name, then the numbers.
-Rule = tuple[int, float, float, float, float, bool, bool, int]
+Rule = tuple[int, float, float, float, float, bool, bool, bool, int]
 
 
 class Plan(NamedTuple):
-    """The rules of all quotas, the queues they bind, and what room is left under each."""
+    """The rules of all quotas, the queues and keys they bind, and what room is left under each."""
 
     rules: list[Rule]
     members: list[tuple[int, int, int]]
-    rooms: list[tuple[int, int | None, int | None]]
+    keys: list[tuple[int, int]]
+    rooms: list[tuple[int, int | None, int | None, int | None]]
 
 
 class Quotas:
@@ -112,35 +120,37 @@ class Quotas:
     def plan(self) -> Plan:
         """What the gates go by now."""
         quotas = self.all()
-        plan = Plan([], [], [])
+        plan = Plan([], [], [], [])
         if not quotas:
             return plan
         numbers = {key: at for at, key in enumerate(quotas)}
-        used = {key: [0, 0] for key in quotas}
+        used = {key: [0, 0, 0] for key in quotas}
         for name in self.store.queues():
             space = namespace_of(name)
-            binding = [("queue", name)] + ([("namespace", space)] if space else [])
+            binding = [("queue", name.partition("#")[0])]
+            binding += [("namespace", space)] if space else []
             if not any(key in quotas for key in binding):
                 continue
             own, outer = (numbers.get(key, -1) for key in (binding[0], binding[-1]))
             bounds = [quotas[key] for key in binding if key in quotas]
-            bounded = any(quota.messages or quota.bytes for quota in bounds)
+            bounded = any(quota.messages or quota.bytes or quota.pending for quota in bounds)
             try:
                 queue = self.store.queue(name, create=False)
-                backlog = backlog_of(queue.stat()) if bounded else (0, 0)
+                backlog = backlog_of(queue.stat()) if bounded else (0, 0, 0)
             except QueueNotFoundError:
                 continue
             plan.members.append((queue.id, own, outer if space else -1))
             for key in binding:
                 if key in used:
-                    used[key][0] += backlog[0]
-                    used[key][1] += backlog[1]
+                    used[key] = [one + more for one, more in zip(used[key], backlog)]
         for key, quota in quotas.items():
             cell = cell_of(*key)
             plan.rules.append(rule_of(cell, quota))
-            messages, size = used[key]
-            left = quota.messages - messages if quota.messages else None
-            plan.rooms.append((cell, left, quota.bytes - size if quota.bytes else None))
+            bounds = (quota.messages, quota.bytes, quota.pending)
+            left = [most - had if most else None for most, had in zip(bounds, used[key])]
+            plan.rooms.append((cell, left[0], left[1], left[2]))
+            if key[0] == "key":
+                plan.keys.append((key_number(key[1]), numbers[key]))
         return plan
 
     def guard(self, name: str, names: Iterable[str]) -> None:
@@ -165,9 +175,11 @@ class Quotas:
 
     def _check(self, scope: str, name: str) -> None:
         if scope not in SCOPES:
-            raise BrokerError(Kind.INVALID, "a quota is a queue's or a namespace's")
+            raise BrokerError(Kind.INVALID, "a quota is a queue's, a namespace's or a key's")
         if scope == "queue":
             checked(name)
+        elif scope == "key":
+            checked_pair(Pair(name, "-" * SECRET_BYTES[0]))
         else:
             checked_namespace(name)
 
@@ -183,10 +195,11 @@ def namespace_of(name: str) -> str:
     return name.rpartition("/")[0]
 
 
-def backlog_of(stat: dict[str, int]) -> tuple[int, int]:
-    """Messages that the queue's own group has not confirmed, and their bytes by the mean size."""
+def backlog_of(stat: dict[str, int]) -> tuple[int, int, int]:
+    """Messages that the queue's own group has not confirmed, their bytes by the mean size, and
+    messages that wait."""
     messages = stat["next"] - max(stat["floor"], stat["first"])
-    return messages, messages * stat["bytes"] // max(1, stat["next"])
+    return messages, messages * stat["bytes"] // max(1, stat["next"]), stat["pending"]
 
 
 def cell_of(scope: str, name: str) -> int:
@@ -198,5 +211,5 @@ def cell_of(scope: str, name: str) -> int:
 def rule_of(cell: int, quota: Quota) -> Rule:
     return (
         cell, quota.messages_per_s, quota.bytes_per_s, quota.receives_per_s, quota.burst_s,
-        quota.messages > 0, quota.bytes > 0, quota.in_flight,
+        quota.messages > 0, quota.bytes > 0, quota.pending > 0, quota.in_flight,
     )  # fmt: skip

@@ -1,73 +1,35 @@
 """Topics: partitions that any number of groups read, and queues that get what they asked for."""
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
 from itertools import count
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from penstock.engine._core import Batch, Queue, Store, fanout_many, matches, place_many
+from penstock.engine._core import Batch, Queue, Store, fanout_many, known_message, place_many
 from penstock.engine.attributes import Attributes, hash32
 from penstock.engine.errors import ConflictError, QueueNotFoundError
 from penstock.engine.filters import compile_filter
 from penstock.server.broker.broker import Broker, checked, refusing
 from penstock.server.broker.errors import BrokerError, Kind
+from penstock.server.broker.topic_facts import (
+    SUBSCRIPTION,
+    TOPIC,
+    Sent,
+    Subscription,
+    Topic,
+    later_queue,
+    partition_queue,
+    subscription_note,
+)
+from penstock.server.broker.topic_settings import set_up
 
 if TYPE_CHECKING:
     from penstock.engine._core import Durability
 
-TOPIC, SUBSCRIPTION = "topic/", "subscription/"
 ATTEMPTS = 16
 READ_AT_ONCE = 1000
-
-
-@dataclass(frozen=True)
-class Subscription:
-    """A queue that gets each message of a topic which the filter wants."""
-
-    queue: str
-    kind: str | None
-    source: str
-    program: bytes = field(default=b"", repr=False)
-
-    def wants(self, packed: bytes) -> bool:
-        return not self.program or matches(self.program, packed)
-
-
-@dataclass(frozen=True)
-class Topic:
-    """A topic as its notes had it at a version of all notes."""
-
-    name: str
-    partitions: int
-    subscriptions: tuple[Subscription, ...]
-    version: int
-    turn: Iterator[int] = field(default_factory=count, repr=False, compare=False)
-
-    def facts(self) -> dict[str, Any]:
-        """What a show says."""
-        found = [asdict(one) for one in self.subscriptions]
-        for one in found:
-            del one["program"]
-        return {"name": self.name, "partitions": self.partitions, "subscriptions": found}
-
-
-class Sent(NamedTuple):
-    """Where a message went. queues: how many subscribed ones have it; offset: in the partition."""
-
-    id: str
-    partition: int
-    offset: int
-    queues: int
-    duplicate: bool
-    durability: str
-
-
-def partition_queue(topic: str, number: int) -> str:
-    """The engine queue of a partition; no user's queue has a # in its name."""
-    return f"{topic}#{number}"
 
 
 class Topics:
@@ -94,7 +56,7 @@ class Topics:
         new = self.store.noted(TOPIC + name) is None
         if new:
             try:
-                self._write(name, partitions, 0)
+                self._write(name, {"partitions": partitions}, 0)
             except ConflictError:
                 new = False
         return self.topic(name).facts(), new
@@ -104,9 +66,10 @@ class Topics:
         """Give the topic more partitions, while it runs; keys may move to another one."""
         self._numbered(name, partitions)
         noted = self._noted(name)
-        if partitions < json.loads(noted[0])["partitions"]:
+        facts = json.loads(noted[0])
+        if partitions < facts["partitions"]:
             raise BrokerError(Kind.INVALID, "a topic's partitions never get fewer")
-        self._write(name, partitions, noted[1])
+        self._write(name, {**facts, "partitions": partitions}, noted[1])
         return self.topic(name).facts()
 
     @refusing
@@ -131,9 +94,10 @@ class Topics:
         self.store.note(TOPIC + name, None)
         for one in topic.subscriptions:
             self.store.note(subscription_note(name, one.queue), None)
-        for number in range(topic.partitions):
+        numbered = (partition_queue(name, number) for number in range(topic.partitions))
+        for queue in (later_queue(name), *numbered):
             try:
-                self.store.delete(partition_queue(name, number))
+                self.store.delete(queue)
             except QueueNotFoundError:
                 continue
 
@@ -199,19 +163,21 @@ class Topics:
         packed = attributes.pack() if attributes is not None else b""
         for _ in range(ATTEMPTS):
             topic = self.topic(name)
-            number = self._partition(topic, attributes, partition)
+            number = self.partition(topic, attributes, partition)
             home = self.store.queue(partition_queue(name, number), create=False)
-            queues = self._wanting(topic, packed)
+            queues = self.wanting(topic, packed)
+            if (waiting := self._waits(topic, attributes, home)) is not None:
+                return waiting
             try:
                 receipt = self.store.fanout(
                     [home, *queues], body, attributes=attributes, durability=durability,
-                    producer=producer, sequence=sequence, notes_version=topic.version)
+                    producer=producer, sequence=sequence, notes_version=topic.version, home=home)
             except ConflictError:
                 continue
             rows = receipt.recipients()
             mine = rows["offset"][rows["queue"] == home.id]
             # A repetition may have gone to another partition than it would now.
-            offset = int(mine[0]) if len(mine) else -1
+            offset = int(mine[0]) if len(mine) else None
             return Sent(receipt.id, number, offset, len(rows) - len(mine), receipt.duplicate,
                         receipt.durability)
         raise BrokerError(Kind.BUSY, "the topics change all the time; try again")
@@ -222,9 +188,9 @@ class Topics:
         copies the subscribed queues have. Raises NOT_FOUND."""
         for _ in range(ATTEMPTS):
             topic = self.topic(name)
-            number = self._partition(topic, None, None)
+            number = self.partition(topic, None, None)
             home = self.store.queue(partition_queue(name, number), create=False)
-            fans = [([home, *self._wanting(topic, attributes.pack())], body, attributes)
+            fans = [([home, *self.wanting(topic, attributes.pack())], body, attributes)
                     for body, attributes in messages]
             try:
                 receipts = fanout_many(self.store, fans, notes_version=topic.version)
@@ -232,6 +198,19 @@ class Topics:
                 continue
             return sum(one.count - 1 for one in receipts)
         raise BrokerError(Kind.BUSY, "the topics change all the time; try again")
+
+    @refusing
+    def admit(
+        self, name: str, messages: int, size: int, *, waits: bool = False, key: int = 0
+    ) -> None:
+        """Charge what is sent to the topic to its quotas; those of subscribed queues do not count.
+
+        Raises THROTTLED, NOT_FOUND.
+        """
+        self.topic(name)
+        # A quota binds all partitions together, so the first one stands for each.
+        home = self.store.queue(partition_queue(name, 0), create=False)
+        self.broker.admit(home.id, messages, size, waits=waits, key=key)
 
     @refusing
     def recipients(
@@ -246,7 +225,7 @@ class Topics:
         topic = self.topic(name)
         packed = attributes.pack() if attributes is not None else b""
         wanting = [one for one in topic.subscriptions if one.wants(packed)]
-        queues = self._wanting(topic, packed)
+        queues = self.wanting(topic, packed)
         if topic.partitions != 1 or len(queues) != len(wanting):
             return None
         if any("$id" in one.source for one in topic.subscriptions if one.kind == "sql"):
@@ -295,7 +274,9 @@ class Topics:
             subscriptions.append(
                 Subscription(note[len(before):], one["kind"], one["source"], program))
         turn = known.turn if known is not None else count()
-        topic = Topic(name, facts["partitions"], tuple(subscriptions), version, turn)
+        topic = Topic(
+            name, facts["partitions"], tuple(subscriptions), version, facts.get("settings", {}),
+            facts.get("groups", {}), facts.get("later", False), turn)
         if len(self.known) >= self.limits.route_names:
             self.known.clear()
         self.known[name] = topic
@@ -314,13 +295,39 @@ class Topics:
         if len(name) > 120:
             raise BrokerError(Kind.INVALID, "a topic's name has up to 120 characters", limit=120)
 
-    def _write(self, name: str, partitions: int, expect: int) -> None:
-        for number in range(partitions):
-            self.store.queue(partition_queue(name, number))
-        self.store.note(
-            TOPIC + name, json.dumps({"partitions": partitions}).encode(), expect=expect)
+    def _write(self, name: str, facts: dict[str, Any], expect: int) -> None:
+        for number in range(facts["partitions"]):
+            set_up(self.broker, self.store.queue(partition_queue(name, number)), facts)
+        if facts.get("later"):
+            set_up(self.broker, self.store.queue(later_queue(name)), facts, later=True)
+        self.store.note(TOPIC + name, json.dumps(facts).encode(), expect=expect)
 
-    def _partition(self, topic: Topic, attributes: Attributes | None, named: int | None) -> int:
+    def change_facts(self, name: str, change: Callable[[dict[str, Any]], None]) -> None:
+        """Change what is noted of the topic, and see that its queues are as it says."""
+        for _ in range(ATTEMPTS):
+            noted = self._noted(name)
+            facts = json.loads(noted[0])
+            change(facts)
+            try:
+                self._write(name, facts, noted[1])
+                return
+            except ConflictError:
+                continue
+        raise BrokerError(Kind.BUSY, "the topic changes all the time; try again")
+
+    def _waits(self, topic: Topic, attributes: Attributes | None, home: Queue) -> Sent | None:
+        """The message of the same id that is on its way, if the topic stores an id once."""
+        if not topic.later or attributes is None or not attributes.id \
+                or not topic.settings.get("dedup_ms"):
+            return None
+        known = known_message(
+            self.store.queue(later_queue(topic.name), create=False), attributes.id)
+        if known is None or (known.pending is None and known_message(home, attributes.id)):
+            return None     # there is none, or it has come: the partition tells where it is
+        return Sent(known.id, None, None, 0, True, known.durability, known.pending is not None)
+
+    def partition(self, topic: Topic, attributes: Attributes | None, named: int | None) -> int:
+        """The partition of a message: the one named, else by its key, else in turn."""
         if named is not None:
             if not 0 <= named < topic.partitions:
                 raise BrokerError(
@@ -328,9 +335,12 @@ class Topics:
             return named
         if attributes is not None and attributes.key:
             return hash32(attributes.key) % topic.partitions
+        if attributes is not None and attributes.id and topic.settings.get("dedup_ms"):
+            # A repetition must meet the first one.
+            return hash32(attributes.id) % topic.partitions
         return next(topic.turn) % topic.partitions
 
-    def _wanting(self, topic: Topic, packed: bytes) -> list[Queue]:
+    def wanting(self, topic: Topic, packed: bytes) -> list[Queue]:
         found = []
         for one in topic.subscriptions:
             if one.wants(packed):
@@ -360,8 +370,3 @@ class Topics:
                     place_many(self.store, to, np.array(chosen, np.uint64))
                 if positions[-1] >= mark:
                     break
-
-
-def subscription_note(topic: str, queue: str) -> str:
-    """The name of a subscription's note; no topic has a colon in its name."""
-    return f"{SUBSCRIPTION}{topic}:{queue}"

@@ -102,12 +102,22 @@ class Transactions:
         """Drop a half: True, or False if it was before. Raises as commit; EXISTS if committed."""
         return self.pending.rollback(id)
 
+    def admit(self, messages: "Sequence[tuple[Queue, bytes, Attributes | None, int]]") -> None:
+        """Charge what send_all gets to the quotas. Raises THROTTLED if one lets no send pass."""
+        for number, waits in {(queue.id, due_us > 0) for queue, _, _, due_us in messages}:
+            sizes = [len(body) for queue, body, _, due_us in messages
+                     if queue.id == number and (due_us > 0) == waits]
+            self.broker.admit(number, len(sizes), sum(sizes), waits=waits)
+
     @refusing
     def send_all(
         self, messages: "Sequence[tuple[Queue, bytes, Attributes | None, int]]",
-        durability: "Durability | None" = None,
+        durability: "Durability | None" = None, *, producer: int = 0, sequence: int = 0,
     ) -> list[SendReceipt]:
-        """Store messages, (queue, body, attributes, due_us or 0) each, all of them or none."""
+        """Store messages, (queue, body, attributes, due_us or 0) each, all of them or none.
+
+        producer and sequence: one number for all; repeated, it is answered as the first time.
+        """
         if not messages:
             raise BrokerError(Kind.INVALID, "an atomic send has at least one message")
         limit = self.limits.atomic_messages
@@ -115,7 +125,7 @@ class Transactions:
             text = f"an atomic send has up to {limit} messages"
             raise BrokerError(Kind.TOO_LARGE, text, limit=limit)
         self.schedule.fits([body for _, body, _, _ in messages])
-        with self.broker.store.batch(durability) as batch:
+        with self.broker.store.batch(durability, producer=producer, sequence=sequence) as batch:
             for queue, body, attributes, due_us in messages:
                 batch.append(queue, body, attributes=attributes, due_us=due_us)
         return batch.receipts

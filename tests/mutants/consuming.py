@@ -61,8 +61,8 @@ CONSUMING = (
     Mutant(
         "an id is forgotten when its window ends",
         "engine/_dedup.pxi",
-        "            if entry.stored_us + span <= now:",
-        "            if False:",
+        "            if not waits[0] and entry.stored_us + span > now:\n",
+        "            if not waits[0]:\n",
         (DEDUP,),
     ),
     Mutant(

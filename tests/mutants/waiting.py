@@ -7,8 +7,74 @@ from mutant import Mutant
 TRANSACTION = "tests/unit/test_broker_transaction.py"
 LATER = "tests/unit/test_server_later.py"
 CRON = "tests/unit/test_broker_cron.py"
+ONCE = "tests/unit/test_engine_once.py"
+TOPIC_LATER = "tests/unit/test_topic_later.py"
+RELEASE = "tests/unit/test_server_release.py"
 
 WAITING = (
+    Mutant(
+        "waiting: what waits is known by its id",
+        "engine/_dedup.pxi",
+        "            if waits[0] and pending_waits(core, offset[0]):\n",
+        "            if False:\n",
+        (ONCE,),
+    ),
+    Mutant(
+        "waiting: what was cancelled is not known by its id",
+        "engine/_dedup.pxi",
+        "    return entry != NULL and entry.verdict == OPEN\n",
+        "    return entry != NULL\n",
+        (ONCE,),
+    ),
+    Mutant(
+        "waiting: a message that came is known by its id from then on",
+        "engine/_dedup.pxi",
+        "        if message != NULL and message.type == RECORD_PENDING:\n",
+        "        if False:\n",
+        (ONCE,),
+    ),
+    Mutant(
+        "an atomic batch with a number is stored once",
+        "engine/_admit.pxi",
+        "    if first.sequence == 0 or not producer_stored(",
+        "    if True or not producer_stored(",
+        (ONCE,),
+    ),
+    Mutant(
+        "a number whose message was known by its id counts as stored after a crash",
+        "engine/_producers.pxi",
+        "record.spare in (SKIP_STORED, SKIP_WAITING):\n",
+        "False:\n",
+        (ONCE,),
+    ),
+    Mutant(
+        "the queue that decides about a fan-out's id decides for all",
+        "engine/_fanout.pxi",
+        "        if operation.offset:\n            return True\n",
+        "        pass\n",
+        (ONCE, TOPIC_LATER),
+    ),
+    Mutant(
+        "waiting: a topic's message goes by the subscriptions that stand when it is placed",
+        "engine/_spread.pxi",
+        "    if first.offset and notes_changed(",
+        "    if False and notes_changed(",
+        (TOPIC_LATER,),
+    ),
+    Mutant(
+        "waiting: a topic's message is placed in all of its queues or in none",
+        "engine/_commit.pxi",
+        "(KIND_APPEND, KIND_PLACE, KIND_PENDING, KIND_TRANSFER)",
+        "(KIND_APPEND, KIND_PLACE, KIND_PENDING)",
+        (TOPIC_LATER,),
+    ),
+    Mutant(
+        "a release wakes who waits for its group",
+        "server/_wire_hub.pxi",
+        "            self.waiting.wake_freed(groups[index])\n",
+        "            pass\n",
+        (RELEASE,),
+    ),
     Mutant(
         "waiting: of two that saw a half due one asks",
         "engine/_pending.pxi",

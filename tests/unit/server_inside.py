@@ -64,6 +64,7 @@ async def opened(path: Path, segment_size: int, **limits: Any) -> AsyncIterator[
     http = HttpDoor(broker, bridge, "kernel")
     hub = http.hub = Hub(loop, lane, broker, bridge, http, "kernel")
     bound = [bind("127.0.0.1", 0), bind("127.0.0.1", 0)]
+    broker.gate = hub.gates.admit
     listeners = [Listener(bound[0], NativeDoor(hub, broker)), Listener(bound[1], http)]
     for listener in listeners:
         await listener.start()

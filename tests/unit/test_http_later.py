@@ -248,11 +248,8 @@ def test_asks_that_make_no_sense_are_named(
     assert (status, problem["status"]) == (expected, expected), problem
 
 
-def test_a_topics_messages_do_not_wait(server: Server) -> None:
+def test_a_partition_is_a_queue_for_which_messages_wait(server: Server) -> None:
     ask(server, "PUT", "/v1/topics/t")
-    path = "/v1/topics/t/messages"
-    assert ask(server, "POST", path, {"body": "x", "delay_ms": 1})[0] == 400
-    # A partition is a queue like others.
     assert send(server, "t%230", {"body": "x", "delay_ms": HOUR_MS})[0] == 201
 
 

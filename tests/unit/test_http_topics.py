@@ -20,7 +20,7 @@ def test_a_topic_lives_grows_and_dies(server: Server) -> None:
     status, shown, _ = ask(server, "PUT", "/v1/topics/life?partitions=3")
     assert (status, shown["partitions"]) == (200, 3)
     assert ask(server, "PUT", "/v1/topics/life?partitions=1")[0] == 400
-    assert ask(server, "GET", "/v1/topics")[1] == {"topics": ["life"]}
+    assert ask(server, "GET", "/v1/topics")[1] == {"topics": ["life"], "next": None}
     assert len(ask(server, "GET", "/v1/topics/life")[1]["messages"]) == 3
     assert ask(server, "GET", "/v1/queues")[1]["queues"] == []
     assert ask(server, "DELETE", "/v1/topics/life")[0] == 204

@@ -16,7 +16,7 @@ from penstock.server._wire import Gates
 from penstock.server.broker.broker import Broker
 from penstock.server.broker.errors import BrokerError, Kind
 from penstock.server.broker.limits import Limits
-from penstock.server.broker.throttle import Plan, Quota, Quotas
+from penstock.server.broker.throttle import Plan, Quota, Quotas, Rule
 
 sys.path.insert(0, str(Path(__file__).parent))
 from server_process import Server, Wire, receive_payload, send_payload
@@ -26,11 +26,15 @@ SECOND = 10**9
 START = 10**15
 
 
+def rule(cell: int, rate: float, burst: float = 1.0, receives: float = 0) -> Rule:
+    return cell, rate, 0, receives, burst, False, False, False, 0
+
+
 def gates(*rules: tuple[float, float], members: list[tuple[int, int, int]]) -> Gates:
     """Gates with rules of (messages/s, burst in s)."""
     made = Gates(bytearray(4096))
     made.replace(
-        [(8 * at, rate, 0, 0, burst, False, False, 0) for at, (rate, burst) in enumerate(rules, 1)],
+        [rule(8 * at, rate, burst) for at, (rate, burst) in enumerate(rules, 1)],
         members,
     )
     return made
@@ -65,16 +69,16 @@ def test_workers_share_one_rate() -> None:
     shared = bytearray(4096)
     one, other = Gates(shared), Gates(shared)
     for made in (one, other):
-        made.replace([(8, 10, 0, 0, 1.0, False, False, 0)], [(7, 0, -1)])
+        made.replace([(8, 10, 0, 0, 1.0, False, False, False, 0)], [(7, 0, -1)])
     passed = [made.admit(7, 1, 0, START) for _ in range(10) for made in (one, other)]
     assert passed.count(0) == 11
 
 
 def test_there_is_an_end_to_cells_and_the_old_rules_stay() -> None:
     made = Gates(bytearray(16))
-    made.replace([(8, 1, 0, 0, 1.0, False, False, 0)], [(7, 0, -1)])
+    made.replace([(8, 1, 0, 0, 1.0, False, False, False, 0)], [(7, 0, -1)])
     with pytest.raises(MemoryError):
-        made.replace([(16, 1, 0, 0, 1.0, False, False, 0)], [(9, 0, -1)])
+        made.replace([(16, 1, 0, 0, 1.0, False, False, False, 0)], [(9, 0, -1)])
     assert made.count == 1 and made.admit(9, 1, 0, START) == 0
 
 
@@ -116,7 +120,7 @@ def quotas(tmp_path: Path) -> Iterator[Quotas]:
 
 def test_a_plan_names_whom_a_quota_binds_and_what_is_left(quotas: Quotas) -> None:
     store = quotas.store
-    assert quotas.plan() == Plan([], [], [])
+    assert quotas.plan() == Plan([], [], [], [])
     own, other, free = (store.queue(name) for name in ("a/own", "a/other", "free"))
     quotas.set("queue", "a/own", Quota(messages=10))
     quotas.set("namespace", "a", Quota(messages=20, bytes=10_000, messages_per_s=5))
@@ -126,7 +130,7 @@ def test_a_plan_names_whom_a_quota_binds_and_what_is_left(quotas: Quotas) -> Non
     own.group().confirm(batch.receipts)
     plan = quotas.plan()
     rules = {rule[0]: at for at, rule in enumerate(plan.rules)}
-    (space, outer, size), (mine, room, unbounded) = plan.rooms
+    (space, outer, size, _), (mine, room, unbounded, _) = plan.rooms
     assert sorted(plan.members) == sorted([
         (own.id, rules[mine], rules[space]), (other.id, -1, rules[space])
     ])  # fmt: skip
@@ -171,6 +175,11 @@ WRONG: list[tuple[str, str, Quota]] = [
     ("queue", "q", Quota(bytes=-1)),
     ("queue", "q", Quota(in_flight=1 << 32)),
     ("queue", "q", Quota(burst_s=0)),
+    ("queue", "q", Quota(pending=-1)),
+    ("key", "AKID", Quota(messages=1)),
+    ("key", "AKID", Quota(pending=1)),
+    ("key", "AK ID", Quota(messages_per_s=1)),
+    ("key", "ä" * 8, Quota(messages_per_s=1)),
 ]
 
 

@@ -178,9 +178,10 @@ class CmqTopics:
 
     def way(
         self, name: str, tags: list[str], routing_key: str
-    ) -> tuple[int, list[int], bytes, int] | None:
+    ) -> tuple[int, list[int], bytes, int, int] | None:
         """Where messages with these tags or this key go: (version of the notes that say so, numbers
-        of the queues, packed attributes but the id, the most bytes of a body). None: it differs."""
+        of the queues, packed attributes but the id, the most bytes of a body, the topic's own
+        queue). None: it differs."""
         facts = self.facts(name)
         self.routed(facts, tags, routing_key)
         attributes = carried(tags, routing_key)
@@ -192,7 +193,15 @@ class CmqTopics:
             return None
         version, queues, reached = found
         self.reached(name, reached)
-        return version, queues, attributes.pack(), self.largest(facts)
+        return version, queues, attributes.pack(), self.largest(facts), self.home(name)
+
+    def admit(self, name: str, bodies: list[bytes], key: int) -> None:
+        """Charge what is published to the quotas. Raises that one lets nothing pass now."""
+        self.facts(name)
+        try:
+            self.topics.admit(name, len(bodies), sum(map(len, bodies)), key=key)
+        except BrokerError as error:
+            raise topic_fault(error) from error
 
     def largest(self, facts: TopicFacts) -> int:
         return min(facts.max_size or self.rules.max_size[1], self.broker.limits.message_bytes)

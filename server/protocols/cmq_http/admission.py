@@ -1,7 +1,7 @@
 """Who may ask: signed requests within the clock's window; without any key, this machine only."""
 
 from penstock.server._wire import HttpRequest
-from penstock.server.broker.access import Keys
+from penstock.server.broker.access import Keys, key_number
 from penstock.server.broker.cmq.faults import CmqError, Fault
 from penstock.server.protocols.cmq_http.form import Form, Pair
 from penstock.server.protocols.cmq_http.signature import genuine
@@ -21,12 +21,13 @@ class Admission:
         self.clock_s = clock_s
         self.strict = strict
 
-    def admit(self, request: HttpRequest, path: bytes, pairs: list[Pair], form: Form) -> bool:
-        """Whether it is signed: it need not be while there is no key. Raises why it is refused."""
+    def admit(self, request: HttpRequest, path: bytes, pairs: list[Pair], form: Form) -> int:
+        """The number of the key it is signed with; 0: it need not be while there is no key. Raises
+        why it is refused."""
         secrets = self.keys.secrets()
         if not secrets:
             self.admit_open(request)
-            return False
+            return 0
         identity = form.text("SecretId")
         secret = secrets.get(identity)
         if not form.values.get("Signature"):
@@ -39,7 +40,7 @@ class Admission:
             raise CmqError(Fault.SECRET_ID)
         if not good:
             raise CmqError(Fault.AUTHENTICATION)
-        return True
+        return key_number(identity)
 
     def admit_open(self, request: HttpRequest) -> None:
         """Without any key: raises why not."""

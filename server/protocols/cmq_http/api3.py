@@ -9,6 +9,7 @@ from functools import partial
 
 from penstock.engine.errors import EngineError
 from penstock.server._wire import CallRates, HttpRequest
+from penstock.server.broker.access import key_number
 from penstock.server.broker.cmq.faults import CmqError, Fault, fault_of
 from penstock.server.broker.cmq.queues import CmqQueues
 from penstock.server.broker.cmq.topics import CmqTopics
@@ -28,6 +29,7 @@ EXPIRE_S = 300
 # Numbered behind v2's, with the field that names the queue or the topic.
 LIMITED = {"SendCmqMsg": (8, "QueueName"), "PublishCmqMsg": (9, "TopicName")}
 Action = Callable[[Fields, int], Fields]
+Sending = Callable[[Fields, int, int], Fields]
 
 CODES: dict[Fault, str] = {
     Fault.AUTHENTICATION: "AuthFailure.SignatureFailure",
@@ -59,9 +61,9 @@ class Api3:
         self.repeated = repeated
         self.rates = rates
         self.calls = calls
-        self.actions: dict[str, Action] = {
-            **QueueActions(queues, messages).actions, **TopicActions(topics).actions,
-        }
+        of_queues, of_topics = QueueActions(queues, messages), TopicActions(topics)
+        self.actions: dict[str, Action] = {**of_queues.actions, **of_topics.actions}
+        self.sending: dict[str, Sending] = {**of_queues.sending, **of_topics.sending}
 
     async def answer(self, request: HttpRequest, request_id: str) -> Fields:
         """The whole reply. Never raises."""
@@ -93,9 +95,9 @@ class Api3:
         head["host"] = (request.host or b"").decode("ascii", "replace")
         head["content-type"] = (request.content_type or b"").decode("ascii", "replace")
         now_us = time.time_ns() // 1000
-        self.admit(request, head, now_us)
+        key = self.admit(request, head, now_us)
         called.action = head["x-tc-action"]
-        action = self.action(called.action, head.get("x-tc-version", VERSION))
+        action = self.action(called.action, head.get("x-tc-version", VERSION), key)
         fields = fields_of(request, head["content-type"])
         self.limit(called.action, fields)
         # No number tells a repetition from the same request of the same second.
@@ -106,10 +108,11 @@ class Api3:
         pairs = pairs_of(request.body or query)
         form = Form(pairs)
         now_us = time.time_ns() // 1000
-        if self.admission.admit(request, path, pairs, form):
+        key = self.admission.admit(request, path, pairs, form)
+        if key:
             self.timely(form.needed("Timestamp"), now_us)
         called.action = form.text("Action")
-        action = self.action(called.action, form.text("Version"))
+        action = self.action(called.action, form.text("Version"), key)
         fields = form_fields(form)
         self.limit(called.action, fields)
         return await self.repeated.once(form, partial(action, fields, now_us))
@@ -120,8 +123,12 @@ class Api3:
         if named and not self.rates.admit(named[0], str(fields.get(named[1])).encode()):
             raise CmqError(Fault.THROTTLED)
 
-    def action(self, name: str, version: str) -> Action:
+    def action(self, name: str, version: str, key: int) -> Action:
+        """What an action does; key: the number of the key that the request is signed with."""
         found = self.actions.get(name)
+        send = self.sending.get(name)
+        if send is not None:
+            found = partial(signed, send, key)
         if found is None:
             raise CmqError(Fault.ACTION, name)
         if version != VERSION:
@@ -133,11 +140,12 @@ class Api3:
         if abs(moment_s - now_us // 1_000_000) > (self.admission.clock_s or EXPIRE_S):
             raise ExpiredError()
 
-    def admit(self, request: HttpRequest, head: Mapping[str, str], now_us: int) -> None:
+    def admit(self, request: HttpRequest, head: Mapping[str, str], now_us: int) -> int:
+        """The number of the key it is signed with, 0 if there is none. Raises why not."""
         secrets = self.admission.keys.secrets()
         if not secrets:
             self.admission.admit_open(request)
-            return
+            return 0
         claim = claim_of(head.get("authorization", ""))
         moment = head.get("x-tc-timestamp", "")
         if claim is None or not moment.isascii() or not moment.isdecimal() or len(moment) > 12:
@@ -151,6 +159,12 @@ class Api3:
         if not good:
             raise CmqError(Fault.AUTHENTICATION)
         self.timely(int(moment), now_us)
+        return key_number(claim.id)
+
+
+def signed(send: Sending, key: int, fields: Fields, now_us: int) -> Fields:
+    """What sends, with the key that it is charged to."""
+    return send(fields, now_us, key)
 
 
 class ExpiredError(CmqError):

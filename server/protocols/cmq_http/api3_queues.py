@@ -74,7 +74,10 @@ class Queues(Listing):
 
 
 class QueueActions:
-    """By name; each is called on a thread with the fields of the request and the time."""
+    """By name; each is called on a thread with the fields of the request and the time.
+
+    Those of sending get the number of the access key as well.
+    """
 
     def __init__(self, queues: CmqQueues, messages: "MessageActions") -> None:
         self.queues = queues
@@ -84,8 +87,8 @@ class QueueActions:
             "DeleteCmqQueue": self.delete, "ClearCmqQueue": self.clear,
             "RewindCmqQueue": self.rewind, "UnbindCmqDeadLetter": self.unbind,
             "DescribeCmqQueueDetail": self.detail, "DescribeCmqQueues": self.page,
-            "SendCmqMsg": self.send,
         }
+        self.sending = {"SendCmqMsg": self.send}
 
     def create(self, fields: Fields, now_us: int) -> Fields:
         asked = read(fields, Attributes)
@@ -123,11 +126,11 @@ class QueueActions:
             names = [name for name in names if name in asked.QueueNameList]
         return asked.page(names, self.described, "QueueList")
 
-    def send(self, fields: Fields, now_us: int) -> Fields:
+    def send(self, fields: Fields, now_us: int, key: int) -> Fields:
         asked = read(fields, Sending)
         form = Form([("queueName", asked.QueueName), ("msgBody", asked.MsgContent),
                      ("delaySeconds", str(asked.DelaySeconds))])
-        sent = self.messages.send(Ask("SendMessage", form, now_us, [], None))
+        sent = self.messages.send(Ask("SendMessage", form, now_us, [], None, key))
         return {"Result": "true", "MsgId": sent["msgId"]}
 
     def described(self, name: str) -> Fields:

@@ -47,20 +47,24 @@ class Subscriptions(Listing):
 
 
 class TopicActions:
-    """By name; each is called on a thread with the fields of the request and the time."""
+    """By name; each is called on a thread with the fields of the request and the time.
+
+    Those of sending get the number of the access key as well.
+    """
 
     def __init__(self, topics: CmqTopics) -> None:
         self.topics = topics
         self.actions = {
             "CreateCmqTopic": self.create, "ModifyCmqTopicAttribute": self.modify,
             "DeleteCmqTopic": self.delete, "DescribeCmqTopicDetail": self.detail,
-            "DescribeCmqTopics": self.page, "PublishCmqMsg": self.publish,
+            "DescribeCmqTopics": self.page,
             "CreateCmqSubscribe": self.subscribe,
             "ModifyCmqSubscriptionAttribute": self.resubscribe,
             "ClearCmqSubscriptionFilterTags": self.clear,
             "DeleteCmqSubscribe": self.unsubscribe,
             "DescribeCmqSubscriptionDetail": self.subscriptions,
         }
+        self.sending = {"PublishCmqMsg": self.publish}
 
     def create(self, fields: Fields, now_us: int) -> Fields:
         asked = read(fields, Topic)
@@ -87,12 +91,13 @@ class TopicActions:
             names = [name for name in names if name in asked.TopicNameList]
         return asked.page(names, self.described, "TopicList")
 
-    def publish(self, fields: Fields, now_us: int) -> Fields:
+    def publish(self, fields: Fields, now_us: int, signed: int) -> Fields:
         """MsgTag is a list of tags, or one routing key where the topic filters by it."""
         asked = read(fields, Publishing)
         by_key = self.topics.facts(asked.TopicName).filter_type == BY_KEY
         tags, key = ([], (asked.MsgTag or [""])[0]) if by_key else (asked.MsgTag, "")
         body = asked.MsgContent.encode()
+        self.topics.admit(asked.TopicName, [body], signed)
         [found] = self.topics.publish(asked.TopicName, [body], tags, key, now_us)
         return {"Result": "true", "MsgId": str(found)}
 

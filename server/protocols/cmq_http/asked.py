@@ -18,13 +18,14 @@ LISTED, LIST_LIMIT = 20, 50
 @dataclass(frozen=True, slots=True)
 class Ask:
     """addresses: where the TCP door is, as the client of this connection can reach it; connected:
-    whether there is still somebody to answer to request."""
+    whether there is still somebody to answer to request; key: the number of its access key."""
 
     action: str
     form: Form
     now_us: int
     addresses: list[str]
     request: HttpRequest | None
+    key: int = 0
 
     def connected(self) -> bool:
         return self.request is None or self.request.connected

@@ -23,7 +23,7 @@ from penstock.server._wire import (
     Repeats,
 )
 from penstock.server.bridge import Bridge
-from penstock.server.broker.access import Keys
+from penstock.server.broker.access import Keys, key_number
 from penstock.server.broker.broker import Broker
 from penstock.server.broker.cmq.attributes import Rules
 from penstock.server.broker.cmq.faults import VERDICTS, CmqError, Fault, fault_of
@@ -100,9 +100,10 @@ class CmqDoor:
         return (found.queue.id, found.defaults.lease_ms, found.defaults.wait_ms,
                 min(most, self.broker.limits.message_bytes), found.defaults.messages, found.group)
 
-    def pairs(self) -> dict[str, str]:
-        """Every secret by its id."""
-        return self.admission.keys.secrets()
+    def pairs(self) -> dict[str, tuple[str, int]]:
+        """Every secret by its id, and the number that quotas know the id by."""
+        secrets = self.admission.keys.secrets()
+        return {id: (secret, key_number(id)) for id, secret in secrets.items()}
 
     def failed(self, shape: int, verdict: int) -> bytes:
         """The beginning of the reply to an operation that the store refused after it was staged."""
@@ -151,10 +152,11 @@ class CmqDoor:
         if form.values.get("clientRequestId", "").isdecimal():
             reply.said["clientRequestId"] = int(form.values["clientRequestId"])
         now_us = time.time_ns() // 1000
-        if self.admission.admit(request, path, pairs, form):
+        key = self.admission.admit(request, path, pairs, form)
+        if key:
             self.admission.check_clock(form.needed("Timestamp"), now_us)
         action = reply.action = form.text("Action").lower()
-        ask = Ask(action, form, now_us, self.addresses(request), request)
+        ask = Ask(action, form, now_us, self.addresses(request), request, key)
         self.messages.limit(ask)
         if action in WAITING:
             return await self.messages.waiting[action](ask)

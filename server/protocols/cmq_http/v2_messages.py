@@ -80,7 +80,7 @@ class MessageActions:
         self.fit(found, bodies)
         if not 0 <= delay_s <= self.rules.delay_s:
             raise CmqError(Fault.DELAY)
-        self.admit(found, bodies)
+        self.admit(found, bodies, delay_s > 0, ask.key)
         if not delay_s:
             stored = found.queue.append_many(bodies)
             return [placed_id(found.queue.id, stored.offset + at) for at in range(len(bodies))]
@@ -106,12 +106,10 @@ class MessageActions:
             if stat["ready"] + stat["in_flight"] + len(bodies) > heap:
                 raise CmqError(Fault.HEAP)
 
-    def admit(self, found: Found, bodies: list[bytes]) -> None:
+    def admit(self, found: Found, bodies: list[bytes], waits: bool, key: int) -> None:
         """Raises THROTTLED if a quota lets no send pass now."""
-        hub = self.door.hub
-        if hub is not None and hub.gates.count and hub.gates.admit(
-                found.queue.id, len(bodies), sum(map(len, bodies))):
-            raise CmqError(Fault.THROTTLED)
+        size = sum(map(len, bodies))
+        self.queues.broker.admit(found.queue.id, len(bodies), size, waits=waits, key=key)
 
     def batch(self, ask: Ask, name: str) -> list[str]:
         found = ask.form.list(name)
@@ -152,7 +150,7 @@ class MessageActions:
         hub = self.door.hub
         if hub is not None and hub.gates.count:
             count, _ = hub.gates.may_receive(
-                self.queues.store, found.queue.id, found.group.id, count)
+                self.queues.store, found.queue.id, found.group.id, count, key=ask.key)
             if not count:
                 return []
         lease_ms = found.defaults.lease_ms
@@ -161,7 +159,7 @@ class MessageActions:
         if hub is not None and len(batch):
             if not ask.connected():
                 await self.call(found.group.release, batch.receipts, delay_ms=0)
-            hub.gates.received(found.queue.id, len(batch))
+            hub.gates.received(found.queue.id, len(batch), key=ask.key)
             hub.took(found.queue.id, found.group.id)
         return self.described(batch, found.queue.id, lease_ms, time.time_ns() // SECOND_US // 1000)
 
@@ -217,9 +215,10 @@ class MessageActions:
         return sent(self.published(ask, self.batch(ask, "msgBody")))
 
     def published(self, ask: Ask, texts: list[str]) -> list[int]:
-        form = ask.form
+        form, bodies = ask.form, [text.encode() for text in texts]
+        self.topics.admit(form.text("topicName"), bodies, ask.key)
         return self.topics.publish(
-            form.text("topicName"), [text.encode() for text in texts], form.list("msgTag"),
+            form.text("topicName"), bodies, form.list("msgTag"),
             form.values.get("routingKey", ""), ask.now_us)
 
 

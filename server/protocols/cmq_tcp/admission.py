@@ -5,7 +5,7 @@ import hashlib
 import hmac
 import ipaddress
 
-from penstock.server.broker.access import Keys, equal
+from penstock.server.broker.access import Keys, equal, key_number
 from penstock.server.broker.cmq.faults import Fault
 
 AUTHENTICATED = 307
@@ -46,6 +46,11 @@ class Admission:
         if secret is None:
             return refused(Fault.SECRET_ID)
         return OK if good else refused(Fault.AUTHENTICATION)
+
+    def key(self, fields: list[tuple[int, int | bytes]]) -> int:
+        """The number of the key that an AUTH is signed with; 0 if there is no key at all."""
+        ids = [value for number, value in fields if number == 1 and isinstance(value, bytes)]
+        return key_number(ids[-1].decode()) if self.keys.secrets() else 0
 
 
 def refused(fault: Fault) -> Result:

@@ -39,8 +39,9 @@ Fields = list[tuple[int, int | bytes]]
 Answer = tuple[int, str, bytes]
 # What CmqShared.put takes.
 Known = tuple[int, bytes, int, int, int, int, bool, int, bytes, int | None]
-# The version of the notes, the queues' numbers, what each message carries, the largest body.
-Way = tuple[int, list[int], bytes, int]
+# The version of the notes, the queues' numbers, what each message carries, the largest body, the
+# topic's own queue.
+Way = tuple[int, list[int], bytes, int, int]
 
 
 class Handler:
@@ -147,21 +148,25 @@ class Handler:
     def asked(self, connection: CmqConnection, command: int, member: bytes) -> Answer:
         fields = fields_of(member)
         if command == AUTH:
-            return (*self.admission.admit(connection.admitted, connection.peer, fields), b"")
+            result, text = self.admission.admit(connection.admitted, connection.peer, fields)
+            if result == 0:
+                connection.key = self.admission.key(fields)
+            return result, text, b""
         if command == CONFIRM:
             self.verdicts.decide(fields)
             return 0, "", b""
-        return 0, "", self.publish(command, fields)
+        return 0, "", self.publish(command, fields, connection.key)
 
     def way(self, member: bytes) -> Way | None:
         name, _, tags, key = published(fields_of(member))
         return self.topics.way(name, tags, key)
 
-    def publish(self, command: int, fields: Fields) -> bytes:
+    def publish(self, command: int, fields: Fields, signed: int = 0) -> bytes:
         """Store the messages in every queue whose subscription wants them; their ids."""
         name, bodies, tags, key = published(fields)
         if command == PUBLISH:
             bodies = bodies[-1:]
+        self.topics.admit(name, bodies, signed)
         ids = self.topics.publish(name, bodies, tags, key, time.time_ns() // 1000)
         return b"".join(proto_field(MESSAGE_IDS, one) for one in ids)
 

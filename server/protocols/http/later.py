@@ -21,6 +21,7 @@ NAMES = {
     b"checks": "checks",
 }
 DEFAULT = CheckBack()
+UNKNOWN = (1 << 64) - 1
 
 
 class Timed(Protocol):
@@ -95,6 +96,8 @@ def later_of(
 def receipt_reply(receipt: SendReceipt, count: int = 1) -> models.SendReply:
     """A receipt as JSON; of a message that waits its offset is null."""
     waits = receipt.pending is not None
+    # Of a repetition after a long time it may not be known any more where the first one is.
+    told = not waits and receipt.offset < UNKNOWN
     return models.SendReply(
-        receipt.id, None if waits else receipt.offset, receipt.durability, count,
+        receipt.id, receipt.offset if told else None, receipt.durability, count,
         receipt.duplicate, waits)

@@ -132,7 +132,10 @@ class VerdictsReply(Struct):
 
 
 class QueuesReply(Struct):
+    """next: the cursor of the next page, null at the end."""
+
     queues: list[str]
+    next: str | None = None
 
 
 class QuotaRow(Struct):
@@ -151,3 +154,4 @@ class QueueReply(Struct):
     first: int
     next: int
     visible: int
+    pending: int

@@ -19,7 +19,7 @@ PUSH = "/v1/push/{name}"
 QUOTA = "/v1/quotas/{scope}/{name}"
 # target, method, what it does, request, reply, status
 OPERATIONS: tuple[tuple[str, str, str, Any, Any, int], ...] = (
-    ("/v1/queues", "get", "List the queues", None, models.QueuesReply, 200),
+    ("/v1/queues", "get", "List the queues", asks.Listing, models.QueuesReply, 200),
     (QUEUE, "get", "Show a queue", None, models.QueueReply, 200),
     (QUEUE, "put", "Create a queue", None, models.QueueReply, 201),
     (QUEUE, "delete", "Delete a queue", None, None, 204),
@@ -57,7 +57,7 @@ OPERATIONS: tuple[tuple[str, str, str, Any, Any, int], ...] = (
     (f"{QUEUE}/explain", "get", "Why a message is not delivered", asks.Message, dict, 200),
     (f"{QUEUE}/trace", "get", "What the log says of a message", asks.Trace, dict, 200),
     (f"{QUEUE}/lag", "get", "How far its groups are behind", asks.Lag, dict, 200),
-    ("/v1/topics", "get", "List the topics", None, topics.TopicsReply, 200),
+    ("/v1/topics", "get", "List the topics", asks.Listing, topics.TopicsReply, 200),
     (TOPIC, "get", "Show a topic", None, topics.TopicReply, 200),
     (TOPIC, "put", "Create a topic, or let it grow", None, topics.TopicReply, 201),
     (TOPIC, "delete", "Delete a topic", None, None, 204),
@@ -69,6 +69,13 @@ OPERATIONS: tuple[tuple[str, str, str, Any, Any, int], ...] = (
     (f"{TOPIC}/subscriptions/{{queue}}", "put", "Let a queue get what a filter wants",
      topics.SubscribeRequest, topics.Subscription, 201),
     (f"{TOPIC}/subscriptions/{{queue}}", "delete", "Let it get no more", None, None, 204),
+    (f"{TOPIC}/settings", "get", "What is set for a topic", None, dict, 200),
+    (f"{TOPIC}/settings", "put", "Set what its partitions keep, and store once",
+     asks.QueueSettings, dict, 200),
+    (f"{TOPIC}/groups/{{group}}", "get", "What is set for a group of all partitions", None, dict,
+     200),
+    (f"{TOPIC}/groups/{{group}}", "put", "Give a group its filter, order, retries", asks.Group,
+     dict, 200),
     ("/v1/pending", "get", "What waits, by when it comes", asks.Waiting, dict, 200),
     (PENDING, "get", "Show a message that waits", None, dict, 200),
     (PENDING, "patch", "Let it come at another time", waiting.MoveRequest, dict, 200),
@@ -143,7 +150,7 @@ def operation(
         waits = {"type": "string", "pattern": "^[0-9a-f]{8}-p[0-9a-f]{15}$"}
         made["parameters"] = [{"name": "id", "in": "path", "required": True, "schema": waits}]
     if "{scope}" in path:
-        scope = {"type": "string", "enum": ["queue", "namespace"]}
+        scope = {"type": "string", "enum": ["queue", "namespace", "key"]}
         made["parameters"] = [
             {"name": "scope", "in": "path", "required": True, "schema": scope},
             {"name": "name", "in": "path", "required": True, "schema": NAME},

@@ -12,7 +12,8 @@ from penstock.engine._core import Batch, Consumer, Queue, SendReceipt
 from penstock.engine.attributes import Attributes
 from penstock.server._wire import HttpRequest
 from penstock.server.bridge import Bridge
-from penstock.server.broker.broker import Broker
+from penstock.server.broker.broker import Broker, throttled
+from penstock.server.broker import asks
 from penstock.server.broker.asks import Group
 from penstock.server.broker.errors import BrokerError, Kind
 from penstock.server.broker.groups import Groups
@@ -90,8 +91,9 @@ class Queues:
         }
 
     async def list(self, call: Call) -> Response:
-        names = await self.call(self.broker.names, call.query.get("prefix", ""))
-        return reply(models.QueuesReply(names))
+        ask = asks.converted("queue.list", dict(call.query), asks.Listing)
+        names, more = asks.page(await self.call(self.broker.names, ask.prefix), ask)
+        return reply(models.QueuesReply(names, more))
 
     async def show(self, call: Call) -> Response:
         return reply(await self.call(self.broker.show, call.name))
@@ -128,7 +130,7 @@ class Queues:
         if any(len(body) > self.broker.limits.message_bytes for body in bodies):
             limit = self.broker.limits.message_bytes
             raise BrokerError(Kind.TOO_LARGE, "a message is over its limit", limit=limit)
-        self.admit(queue, bodies)
+        self.broker.admit(queue.id, len(bodies), sum(map(len, bodies)), waits=later.waits)
         receipt = await self.call(
             self.store, queue, bodies, attributes, later, durability=cast("Durability", level),
             producer=request.producer, sequence=request.sequence,
@@ -197,14 +199,6 @@ class Queues:
             hub.took(queue.id, group.id)
         return octet_reply(queue, batch) if octets else reply(messages_reply(queue, batch, True))
 
-    def admit(self, queue: Queue, bodies: Sequence[bytes]) -> None:
-        """Raises THROTTLED if the queue's quota, or its namespace's, lets no send pass now."""
-        if self.door.hub is not None:
-            size = sum(map(len, bodies))
-            closed_ms = self.door.hub.gates.admit(queue.id, len(bodies), size)
-            if closed_ms:
-                raise throttled(closed_ms)
-
     def named(self, do: str) -> Callable[[Call], Awaitable[Response]]:
         """Asks about the group that stands in the target."""
 
@@ -237,7 +231,7 @@ class Queues:
         verdicts = await self.call(
             group.release, receipts, delay_ms=asked.delay_ms, reason=asked.reason)
         assert self.door.hub is not None
-        self.door.hub.released(group.queue.id)
+        self.door.hub.released()
         return verdicts_reply(verdicts)
 
     async def extend(self, call: Call) -> Response:
@@ -272,11 +266,6 @@ class Queues:
 
 def now_us() -> int:
     return time.time_ns() // 1000
-
-
-def throttled(retry_after_ms: int) -> BrokerError:
-    text = "over the quota of the queue or its namespace"
-    return BrokerError(Kind.THROTTLED, text, retry_after_ms=retry_after_ms)
 
 
 def messages_reply(queue: Queue, batch: Batch, leased: bool) -> models.MessagesReply:

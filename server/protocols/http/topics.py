@@ -8,9 +8,11 @@ import msgspec
 from msgspec import Meta, Struct
 
 from penstock.server.bridge import Bridge
+from penstock.server.broker import asks
 from penstock.server.broker.broker import Broker
 from penstock.server.broker.errors import BrokerError, Kind
-from penstock.server.broker.topic import Topics
+from penstock.server.broker.topic_later import LaterTopics
+from penstock.server.broker.topic_settings import TopicSettings
 from penstock.server.protocols.http import models
 from penstock.server.protocols.http.batches import sending_of
 from penstock.server.protocols.http.problem import Response, reply
@@ -54,21 +56,28 @@ class TopicReply(Struct, omit_defaults=True):
     partitions: int
     subscriptions: list[Subscription]
     messages: list[Partition] = msgspec.field(default_factory=list)
+    settings: dict[str, Any] = msgspec.field(default_factory=dict)
+    groups: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
 class TopicsReply(Struct):
     topics: list[str]
+    next: str | None = None
 
 
 class PublishReply(Struct):
-    """queues: how many subscribed queues have the message besides the partition."""
+    """queues: how many subscribed queues have the message besides the partition.
+
+    waits: it is fanned out when it is due, and id is for /v1/pending.
+    """
 
     id: str
-    partition: int
-    offset: int
+    partition: int | None
+    offset: int | None
     queues: int
     durability: Literal["disk", "kernel"]
     duplicate: bool = False
+    waits: bool = False
 
 
 class TopicMessages(Struct):
@@ -83,7 +92,9 @@ class TopicTargets:
 
     def __init__(self, door: "HttpDoor", broker: Broker, bridge: Bridge, durability: str) -> None:
         self.door = door
-        self.topics = Topics(broker)
+        self.later = LaterTopics(broker)
+        self.topics = self.later.topics
+        self.settings = TopicSettings(self.topics)
         self.call = bridge.call
         self.durability = durability
         self.turn = 0
@@ -95,18 +106,22 @@ class TopicTargets:
             "confirm": {"POST": self.confirm},
             "release": {"POST": self.release},
             "subscriptions": {"PUT": self.subscribe, "DELETE": self.unsubscribe},
+            "settings": {"GET": self.setting("topic.settings"), "PUT": self.setting("topic.set")},
+            "groups": {"GET": self.setting("topic.group"), "PUT": self.setting("topic.group")},
         }
 
     def handlers(self, parts: list[str]) -> dict[str, Callable[[Call], Awaitable[Response]]]:
         """Those for /v1/topics[/topic[/verb[/queue]]], the target taken apart at the slashes."""
         verb = parts[4] if len(parts) > 4 else ""
-        if len(parts) > 6 or (verb == "subscriptions") != (len(parts) == 6):
+        if len(parts) > 6 or (verb in ("subscriptions", "groups")) != (len(parts) == 6):
             return {}
         depth = "list" if len(parts) == 3 else "topic" if len(parts) == 4 else verb
         return self.verbs.get(depth, {})
 
     async def list(self, call: Call) -> Response:
-        return reply(TopicsReply(await self.call(self.topics.names, call.query.get("prefix", ""))))
+        ask = asks.converted("topic.list", dict(call.query), asks.Listing)
+        names, more = asks.page(await self.call(self.topics.names, ask.prefix), ask)
+        return reply(TopicsReply(names, more))
 
     async def show(self, call: Call) -> Response:
         return reply(await self.call(self.topics.show, call.name))
@@ -129,22 +144,38 @@ class TopicTargets:
             raise BrokerError(Kind.INVALID, "durability is disk or kernel")
         limits = self.topics.limits
         _, bodies, attributes, later = sending_of(call.request, limits)
-        if later.waits:
-            text = "a topic's messages do not wait; send to a partition, the queue TOPIC#N"
-            raise BrokerError(Kind.INVALID, text)
         if len(bodies) != 1:
             raise BrokerError(Kind.INVALID, "a topic takes one message at a time")
         if len(bodies[0]) > limits.message_bytes:
             limit = limits.message_bytes
             raise BrokerError(Kind.TOO_LARGE, "a message is over its limit", limit=limit)
         partition = call.number("partition", 0, limits.partitions)
+        await self.call(
+            self.topics.admit, call.name, 1, len(bodies[0]), waits=later.waits)
         sent = await self.call(
-            self.topics.send, call.name, bodies[0], attributes[0] if attributes else None,
+            self.later.send, call.name, bodies[0], attributes[0] if attributes else None,
             partition=partition if "partition" in call.query else None,
+            delay_ms=later.delay_ms, due_us=later.due_us,
+            half=later.check_back if later.half else None, producer_group=later.producer_group,
             durability=cast("Durability", level), producer=call.request.producer,
             sequence=call.request.sequence,
         )  # fmt: skip
         return reply(sent._asdict(), 201)
+
+    def setting(self, do: str) -> Callable[[Call], Awaitable[Response]]:
+        """What is set for the topic, or for a group of it, that stands in the target."""
+
+        async def ask(call: Call) -> Response:
+            fields: dict[str, Any] = {}
+            if call.request.method == b"PUT":
+                fields = msgspec.json.decode(call.request.body or b"{}")
+            if not isinstance(fields, dict) or fields.keys() & {"name", "queue", "group"}:
+                text = "the body is a JSON object; names stand in the target"
+                raise BrokerError(Kind.INVALID, text)
+            named = {"name": call.name} | ({"group": call.more} if do == "topic.group" else {})
+            return reply(await self.call(self.settings, do, {**fields, **named}))
+
+        return ask
 
     async def receive(self, call: Call) -> Response:
         asked = call.read(models.ReceiveRequest)
@@ -164,7 +195,7 @@ class TopicTargets:
                 if call.request.gone:
                     taken = await self.call(self.topics.broker.group, queues[number], asked.group)
                     await self.call(taken.release, batch.receipts, delay_ms=0)
-                hub.released(queues[number].id)
+                hub.took(queues[number].id, queues[number].group(asked.group).id)
                 return reply(
                     TopicMessages(number, messages_reply(queues[number], batch, True).messages))
             if left_ms <= 0 or hub.stopping or call.request.gone:

@@ -22,7 +22,7 @@ from penstock.server.protocols.http.batches import body_of
 from penstock.server.protocols.http.carried import from_json
 from penstock.server.protocols.http.later import receipt_reply
 from penstock.server.protocols.http.problem import Response, reply
-from penstock.server.protocols.http.queues import Call, throttled
+from penstock.server.protocols.http.queues import Call
 
 if TYPE_CHECKING:
     from penstock.engine._core import Durability
@@ -211,9 +211,10 @@ class WaitingTargets:
         asked = call.read(AtomicRequest)
         level = asked.durability or self.durability
         messages = await self.call(self.parts, asked.messages)
-        self.admit(messages)
+        self.transactions.admit(messages)
         receipts = await self.call(
-            self.transactions.send_all, messages, cast("Durability", level))
+            self.transactions.send_all, messages, cast("Durability", level),
+            producer=call.request.producer, sequence=call.request.sequence)
         return reply(AtomicReply([receipt_reply(one) for one in receipts]), 201)
 
     def parts(self, messages: list[AtomicMessage]) -> list[Part]:
@@ -226,15 +227,6 @@ class WaitingTargets:
             due_us = self.schedule.due_us(when.delay_ms, when.due_us)
             parts.append((queue, body_of(one), from_json(one), due_us))
         return parts
-
-    def admit(self, parts: list[Part]) -> None:
-        hub = self.door.hub
-        assert hub is not None
-        for number in {queue.id for queue, *_ in parts}:
-            sizes = [len(body) for queue, body, *_ in parts if queue.id == number]
-            closed_ms = hub.gates.admit(number, len(sizes), sum(sizes))
-            if closed_ms:
-                raise throttled(closed_ms)
 
 
 def check_shown(check: Check) -> dict[str, Any]:

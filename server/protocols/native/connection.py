@@ -10,7 +10,7 @@ class NativeDoor:
 
     def __init__(self, hub: Hub, broker: Broker) -> None:
         self.hub = hub
-        self.handler = Handler(broker, hub.gates.admit)
+        self.handler = Handler(broker)
 
     def __call__(self) -> Connection:
         return Connection(self.hub, self.handler)

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from penstock.server.broker import asks
 from penstock.server.broker.access import KeyAsks, Keys
 from penstock.server.broker.broker import Broker
 from penstock.server.broker.errors import BrokerError, Kind
@@ -33,11 +34,10 @@ READ_PAYLOAD = struct.Struct("<IIQIIII")
 
 
 class Handler:
-    """Called with a verb and its payload; returns a status and the payload of the reply."""
+    """Called with a verb, its payload, and the producer that the connection stated; returns a
+    status and the payload of the reply."""
 
-    def __init__(
-        self, broker: Broker, admit: Callable[[int, int, int], int] = lambda *_: 0
-    ) -> None:
+    def __init__(self, broker: Broker) -> None:
         self.broker = broker
         self.temporary = Temporary(broker)
         self.seeing = Seeing(broker)
@@ -47,8 +47,9 @@ class Handler:
         self.pushes = Pushes(broker)
         self.schedule = Schedule(broker)
         self.crons = Crons(broker)
-        later = Later(broker, admit)
+        later = Later(broker)
         self.produce = later.produce
+        self.send_all = later.send_all
         self.keys = KeyAsks(Keys(broker))
         self.verbs: dict[int, Callable[[bytes], bytes]] = {
             OPEN: self.open,
@@ -56,11 +57,12 @@ class Handler:
             READ: self.resolve,
             GROUP: self.group,
             ADMIN: self.admin,
-            SEND_ALL: later.send_all,
         }
 
-    def __call__(self, verb: int, payload: bytes) -> tuple[int, bytes]:
+    def __call__(self, verb: int, payload: bytes, producer: int = 0) -> tuple[int, bytes]:
         try:
+            if verb == SEND_ALL:
+                return 0, self.send_all(payload, producer)
             return 0, self.verbs[verb](payload)
         except BrokerError as error:
             return refused(error)
@@ -134,7 +136,10 @@ class Handler:
         if isinstance(do, str) and do in self.topics.asks:
             return self.topics(do, request)
         if do == "queue.list":
-            return {"queues": self.broker.names(str(request.get("prefix", "")))}
+            fields = {field: request[field] for field in request if field != "do"}
+            ask = asks.converted(do, fields, asks.Listing)
+            names, more = asks.page(self.broker.names(ask.prefix), ask)
+            return {"queues": names, "next": more}
         if do == "queue.show":
             return self.broker.show(name)
         if do == "queue.delete":

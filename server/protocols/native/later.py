@@ -14,6 +14,8 @@ from penstock.server.broker.transaction import Transactions, group_checked
 from penstock.server.protocols.native.statuses import refused
 
 JOIN = 1
+NUMBERED = 1
+SEQUENCE = struct.Struct("<Q")
 ATTRIBUTED, DUE, DELAY = 1, 2, 4
 CHECK = struct.Struct("<QQIIHHII")
 ALL = struct.Struct("<BBHI")
@@ -35,9 +37,8 @@ class Asked(Protocol):
 class Later:
     """The verbs PRODUCER and SEND_ALL."""
 
-    def __init__(self, broker: Broker, admit: Callable[[int, int, int], int]) -> None:
+    def __init__(self, broker: Broker) -> None:
         self.broker = broker
-        self.admit = admit
         self.producers: Producers = broker.producers
         self.transactions = Transactions(broker)
 
@@ -67,39 +68,37 @@ class Later:
                 raise BrokerError(Kind.INVALID, text, limit=limit)
             places[group] = self.producers.join(group, asks(connection))
 
-    def send_all(self, payload: bytes) -> bytes:
+    def send_all(self, payload: bytes, producer: int = 0) -> bytes:
         """Store messages of several queues, all or none. Raises INVALID, NOT_FOUND, TOO_LARGE."""
         if len(payload) < ALL.size:
             raise BrokerError(Kind.INVALID, "SEND_ALL is a durability, a count and messages")
-        level, zero, more, count = ALL.unpack_from(payload)
+        level, flags, zero, count = ALL.unpack_from(payload)
         limit = self.broker.limits.atomic_messages
-        if level > 1 or zero or more:
-            raise BrokerError(Kind.INVALID, "durability is 0 or 1, reserved fields are 0")
+        if level > 1 or flags > NUMBERED or zero:
+            raise BrokerError(Kind.INVALID, "durability is 0 or 1, flags at most 1, the rest 0")
         if count > limit:
             text = f"an atomic send has up to {limit} messages"
             raise BrokerError(Kind.TOO_LARGE, text, limit=limit)
-        at, messages = ALL.size, list[Message]()
+        at, sequence, messages = ALL.size, 0, list[Message]()
+        if flags & NUMBERED:
+            if len(payload) < ALL.size + SEQUENCE.size:
+                raise BrokerError(Kind.INVALID, "the sequence is cut off")
+            (sequence,) = SEQUENCE.unpack_from(payload, at)
+            at += SEQUENCE.size
         for _ in range(count):
             message, at = self.one(payload, at)
             messages.append(message)
         if at != len(payload):
             raise BrokerError(Kind.INVALID, "bytes behind the last message")
-        self.charge(messages)
-        receipts = self.transactions.send_all(messages, "disk" if level else "kernel")
+        self.transactions.admit(messages)
+        receipts = self.transactions.send_all(
+            messages, "disk" if level else "kernel", producer=producer, sequence=sequence)
         rows = (
-            ONE_REPLY.pack(one.pending if one.pending else one.offset, bool(one.pending), 0)
+            ONE_REPLY.pack(one.pending if one.pending else one.offset, bool(one.pending),
+                           one.duplicate)
             for one in receipts
         )
         return ALL_REPLY.pack(level, 0, 0, count) + b"".join(rows)
-
-    def charge(self, messages: list[Message]) -> None:
-        """Raise THROTTLED if one of the queues is over its quota."""
-        for number in {queue.id for queue, *_ in messages}:
-            sizes = [len(body) for queue, body, *_ in messages if queue.id == number]
-            closed_ms = self.admit(number, len(sizes), sum(sizes))
-            if closed_ms:
-                text = "over the quota of a queue or its namespace"
-                raise BrokerError(Kind.THROTTLED, text, retry_after_ms=closed_ms)
 
     def one(
         self, payload: bytes, at: int

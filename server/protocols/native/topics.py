@@ -7,9 +7,11 @@ from typing import Any
 
 from penstock.engine.attributes import unpack
 from penstock.engine.errors import InvalidError
+from penstock.server.broker import asks
 from penstock.server.broker.broker import Broker
 from penstock.server.broker.errors import BrokerError, Kind
-from penstock.server.broker.topic import Topics
+from penstock.server.broker.topic_later import LaterTopics
+from penstock.server.broker.topic_settings import TopicSettings
 
 Request = dict[str, Any]
 
@@ -18,7 +20,9 @@ class TopicAsks:
     """Called with the object that was sent; returns the object of the reply."""
 
     def __init__(self, broker: Broker) -> None:
-        self.topics = Topics(broker)
+        self.later = LaterTopics(broker)
+        self.topics = self.later.topics
+        self.settings = TopicSettings(self.topics)
         self.asks: dict[str, Callable[[str, Request], Request]] = {
             "topic.list": self.list,
             "topic.show": lambda name, _: self.topics.show(name),
@@ -28,6 +32,7 @@ class TopicAsks:
             "topic.send": self.send,
             "topic.subscribe": self.subscribe,
             "topic.unsubscribe": self.unsubscribe,
+            **dict.fromkeys(self.settings.asks, self.set),
         }
 
     def __call__(self, do: str, request: Request) -> Request:
@@ -36,8 +41,15 @@ class TopicAsks:
             raise BrokerError(Kind.INVALID, "name is text")
         return self.asks[do](name, request)
 
+    def set(self, _: str, request: Request) -> Request:
+        fields = {field: request[field] for field in request if field != "do"}
+        return self.settings(request["do"], fields)
+
     def list(self, _: str, request: Request) -> Request:
-        return {"topics": self.topics.names(str(request.get("prefix", "")))}
+        fields = {field: request[field] for field in request if field != "do"}
+        ask = asks.converted("topic.list", fields, asks.Listing)
+        names, more = asks.page(self.topics.names(ask.prefix), ask)
+        return {"topics": names, "next": more}
 
     def create(self, name: str, request: Request) -> Request:
         facts, new = self.topics.create(name, number(request, "partitions", 1))
@@ -54,12 +66,17 @@ class TopicAsks:
             attributes = unpack(packed) if packed else None
         except InvalidError as error:
             raise BrokerError(Kind.INVALID, str(error)) from None
-        partition = number(request, "partition") if "partition" in request else None
+        partition, delay_ms, due_us = (
+            number(request, field) if request.get(field) is not None else None
+            for field in ("partition", "delay_ms", "due_us"))
         level = request.get("durability", "disk")
         if level not in ("disk", "kernel"):
             raise BrokerError(Kind.INVALID, "durability is disk or kernel")
-        sent = self.topics.send(
-            name, body, attributes, partition=partition, durability=level)
+        waits = bool(delay_ms or due_us)
+        self.topics.admit(name, 1, len(body), waits=waits)
+        sent = self.later.send(
+            name, body, attributes, partition=partition, delay_ms=delay_ms, due_us=due_us,
+            durability=level)
         return sent._asdict()
 
     def subscribe(self, name: str, request: Request) -> Request:
