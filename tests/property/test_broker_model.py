@@ -37,6 +37,7 @@ from penstock.server.broker.limits import Limits
 from penstock.server.broker.seeing import Seeing
 
 SHORT_S, LONG_S = 600.0, 36_000.0
+MOVED = 30  # by one redrive
 NAMES = ("", "keyed", "strict", "picky", "limited")
 MODELS: dict[str, dict[str, Any]] = {
     "": {}, "keyed": {"order": "key", "limited": True}, "strict": {"order": "strict"},
@@ -231,6 +232,9 @@ class Brokered(RuleBasedStateMachine):
         self.bury()
         limit = int(end * len(self.dead))
         left = [at for at in range(limit) if at not in self.buried]
+        if len(left) > MOVED:
+            # Each of them can die in two groups: all of them each time would double what there is.
+            limit, left = left[MOVED], left[:MOVED]
         moved, cursor = 0, 0
         while cursor is not None:
             step = {"queue": "dead", "cursor": cursor, "end": limit, "dry_run": dry}
