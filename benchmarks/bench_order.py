@@ -1,7 +1,11 @@
-"""What order by key and what halves cost, each beside the plain thing."""
+"""What order by key and what halves cost, each beside the plain thing.
+
+    python -m benchmarks.bench_order        prints the ratios of several rounds in turns
+"""
 
 from __future__ import annotations
 
+import statistics
 import time
 
 from penstock.engine import Attributes
@@ -68,3 +72,30 @@ class Halves(Prepared):
         return HALVES / (time.perf_counter() - began)
 
     track_per_second.unit = "messages/s"
+
+
+def compared(suite, track, rounds):
+    """The rates of a suite's first kind, the plain one, and of its second, in turns."""
+    rates = {kind: [] for kind in suite.params}
+    for _ in range(rounds):
+        for kind in suite.params:
+            one = suite()
+            one.setup(kind)
+            try:
+                rates[kind].append(track(one, kind))
+            finally:
+                one.teardown()
+    plain, other = rates.values()
+    ratios = [there / here for here, there in zip(plain, other)]
+    print(f"{suite.__name__}: {suite.params[1]} {statistics.median(other):,.0f}/s, {suite.params[0]} "
+          f"{statistics.median(plain):,.0f}/s: {statistics.median(ratios):.2f} "
+          f"({min(ratios):.2f} to {max(ratios):.2f})")
+
+
+def main(rounds=7):
+    compared(Order, Order.track_per_second, rounds)
+    compared(Halves, Halves.track_per_second, 3)
+
+
+if __name__ == "__main__":
+    main()

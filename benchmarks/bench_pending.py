@@ -1,5 +1,10 @@
-"""What a delay costs its sender, and how late what is due comes, with many pending."""
+"""What a delay costs its sender, and how late what is due comes, with many pending.
 
+    python -m benchmarks.bench_pending [PENDING]     prints all of it, with a million pending unless said
+"""
+
+import statistics
+import sys
 import time
 from pathlib import Path
 
@@ -90,3 +95,35 @@ class Waiting(Prepared):
         return time.perf_counter() - began
 
     track_restart.unit = "s"
+
+
+def costs(rounds=5):
+    """The caller's own time for a message, in turns."""
+    found = {kind: [] for kind in Delay.params}
+    for _ in range(rounds):
+        for kind in Delay.params:
+            suite = Delay()
+            suite.setup(kind)
+            found[kind].append(suite.track_cpu_per_message(kind))
+            suite.teardown()
+    ratios = [late / plain for plain, late in zip(found["plain"], found["delayed"])]
+    print(f"a message sent with a delay {statistics.median(found['delayed']):.0f} ns, without "
+          f"{statistics.median(found['plain']):.0f} ns: {statistics.median(ratios):.2f}")
+
+
+def main(pending):
+    costs()
+    suite = Waiting()
+    suite.setup(pending)
+    try:
+        late = [suite.track_late_p99(pending) for _ in range(3)]
+        print(f"{pending:,} pending: late p99 {statistics.median(late):.1f} ms "
+              f"({min(late):.1f} to {max(late):.1f})")
+        print(f"{pending:,} pending: private memory {suite.track_private(pending):.0f} MiB")
+        print(f"{pending:,} pending: restart up to the first message due {suite.track_restart(pending):.2f} s")
+    finally:
+        suite.teardown()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000)

@@ -1,4 +1,10 @@
-"""One commit spread over many queues, and one message fanned out to many of them."""
+"""One commit spread over many queues, and one message fanned out to many of them.
+
+    python -m benchmarks.bench_queues       prints what fan-out reaches, and what it writes
+"""
+
+import statistics
+import time
 
 from .stores import SIZE, Prepared, bodies
 
@@ -66,9 +72,45 @@ class Fanout(Prepared):
         self.fan()
 
     def track_bytes_per_queue(self, queues):
-        before = self.spent("bytes_written")[0]
-        for _ in range(10):
-            self.fan()
-        return (self.spent("bytes_written")[0] - before) / (10 * queues)
+        return self.written(10) / queues
 
     track_bytes_per_queue.unit = "bytes"
+
+    def track_entries_per_second(self, queues):
+        return self.rate(queues, "disk", 1)
+
+    track_entries_per_second.unit = "entries/s"
+
+    def rate(self, queues, durability, seconds):
+        """One sender, each send answered before the next begins."""
+        began, count = time.perf_counter(), 0
+        while (spent := time.perf_counter() - began) < seconds:
+            self.store.fanout(self.queues, self.body, durability=durability)
+            count += 1
+        return count * queues / spent
+
+    def written(self, count):
+        """The bytes of the log that one fan-out takes: frame, record, recipients and body."""
+        before = self.spent("bytes_written")[0]
+        for _ in range(count):
+            self.fan()
+        return (self.spent("bytes_written")[0] - before) / count
+
+
+def main(rounds=5):
+    for queues in Fanout.params:
+        suite = Fanout()
+        suite.setup(queues)
+        try:
+            size = suite.written(10)
+            for durability in ("disk", "kernel"):
+                rates = [suite.rate(queues, durability, 0.7) for _ in range(rounds)]
+                print(f"{queues:6} queues, {durability:6} {statistics.median(rates):12,.0f} entries/s "
+                      f"({min(rates):,.0f} to {max(rates):,.0f}); {size:,.0f} bytes of log a send: "
+                      f"16 a queue and {size - 16 * queues:.0f}, the body's {SIZE} once")
+        finally:
+            suite.teardown()
+
+
+if __name__ == "__main__":
+    main()

@@ -111,7 +111,7 @@ class Waiting:
     track_rate.unit = "messages/s"
 
 
-def main(rounds=5, seconds=1.5):
+def main(rounds=9, seconds=1.5):
     suite = Waiting()
     suite.setup()
     try:

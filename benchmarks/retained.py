@@ -1,15 +1,20 @@
-"""Whether a receive notices how much is retained: with a million messages and with a hundred.
+"""Whether a receive notices how much is retained: a queue of a million messages beside one of a hundred millions.
 
     python benchmarks/retained.py [--millions 100] [--path DIR]
+    python benchmarks/retained.py --path DIR --fill; python benchmarks/retained.py --path DIR --kept
 
-Messages of 16 bytes, 12 GB of log and index for 100 millions, removed afterwards. A group reads in
-order, another all over the queue: each of its receives follows a seek, which is not timed.
+Messages of 16 bytes, 10 GB of log and index for 100 millions, removed afterwards. Both queues are in one
+store, all is on disk before the clock runs, and the rounds go in turns. A group reads in order from the
+middle of the queue, another all over it, at the same 2,000 places in each round; the seeks are not timed.
+
+Warm is compared with warm. The first round, in which pages of log and index are mapped for the first time, is
+told on its own: that is a cost of a page, whatever the backlog. --fill and --kept do it in two steps.
 """
 
 from __future__ import annotations
 
 import argparse
-import random
+import os
 import shutil
 import tempfile
 import time
@@ -21,6 +26,9 @@ from penstock.engine import Store
 
 BATCH = 100_000
 RECEIVES = 2000
+ROUNDS = 9
+FEW = 1_000_000
+WAYS = ("in order", "all over")
 
 
 def grown(store: Store, name: str, to: int) -> None:
@@ -33,46 +41,73 @@ def grown(store: Store, name: str, to: int) -> None:
     store._flush()
 
 
-def receives(store: Store, name: str, *, spread: bool) -> np.ndarray:
-    """How long each receive of ten took, in µs: from the start on, or all over the queue."""
+def receives(store: Store, name: str, way: str) -> np.ndarray:
+    """How long each receive of ten took, in µs."""
     queue = store.queue(name)
-    group = queue.group(f"g{time.time_ns()}")
-    chance = random.Random(7)
-    last = queue.stat()["next"] - 10
+    group = queue.group("bench")
+    count = queue.stat()["next"]
+    places = np.random.default_rng(7).integers(0, count - 10, RECEIVES).tolist()
+    group.seek(offset=count // 2)
     found = []
-    for _ in range(RECEIVES):
-        if spread:
-            group.seek(offset=chance.randrange(last))
+    for place in places:
+        if way == "all over":
+            group.seek(offset=place)
         began = time.perf_counter()
-        batch = group.receive(10, lease_ms=1000)
+        batch = group.receive(10, lease_ms=60_000)
         found.append(time.perf_counter() - began)
         assert len(batch) == 10
     return np.array(found) * 1e6
 
 
-def report(store: Store, name: str) -> None:
-    count = store.queue(name).stat()["next"]
-    for spread in (False, True):
-        rounds = [receives(store, name, spread=spread) for _ in range(3)]
-        p50 = np.median([np.percentile(one, 50) for one in rounds])
-        p99 = np.median([np.percentile(one, 99) for one in rounds])
-        print(f"{count:,} retained, {'all over' if spread else 'in order'}: "
-              f"p50 {p50:.1f} p99 {p99:.1f} µs")
+def report(store: Store) -> None:
+    names = ("few", "many")
+    found = {(name, way): [] for name in names for way in WAYS}
+    for _ in range(ROUNDS + 1):
+        for way in WAYS:
+            for name in names:
+                spent = receives(store, name, way)
+                found[name, way].append([np.percentile(spent, 50), np.percentile(spent, 99)])
+    for way in WAYS:
+        for name in names:
+            rounds = np.array(found[name, way])
+            half, most = np.median(rounds[1:], axis=0)
+            print(f"{store.queue(name).stat()['next']:,} retained, {way}: p50 {half:.1f} p99 {most:.1f} µs "
+                  f"({rounds[1:, 1].min():.1f} to {rounds[1:, 1].max():.1f}); first touch p99 {rounds[0, 1]:.1f}")
+        few, many = (np.array(found[name, way])[1:] for name in names)
+        ratios = many / few
+        print(f"  {way}: p50 {np.median(ratios[:, 0]):.2f}, p99 {np.median(ratios[:, 1]):.2f} of the small queue's "
+              f"({ratios[:, 1].min():.2f} to {ratios[:, 1].max():.2f}), {ROUNDS} warm rounds in turns")
+
+
+def opened(folder: Path) -> Store:
+    return Store.open(folder / "store", segment_size=256 << 20)
+
+
+def fill(folder: Path, millions: int) -> None:
+    began = time.perf_counter()
+    with opened(folder) as store:
+        grown(store, "few", FEW)
+        grown(store, "many", millions * 1_000_000)
+    os.sync()
+    print(f"filled, and on disk, in {time.perf_counter() - began:.0f} s")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--millions", type=int, default=100)
     parser.add_argument("--path")
+    parser.add_argument("--fill", action="store_true", help="only write the store, to --path")
+    parser.add_argument("--kept", action="store_true", help="measure what --fill left, and remove it")
     options = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="penstock-", dir=options.path))
+    folder = Path(options.path) / "retained" if options.fill or options.kept else Path(
+        tempfile.mkdtemp(prefix="penstock-", dir=options.path))
     try:
-        with Store.open(folder / "store", segment_size=256 << 20) as store:
-            grown(store, "q", 1_000_000)
-            report(store, "q")
-            began = time.perf_counter()
-            grown(store, "q", options.millions * 1_000_000)
-            print(f"grown in {time.perf_counter() - began:.0f} s")
-            report(store, "q")
+        if not options.kept:
+            folder.mkdir(exist_ok=True)
+            fill(folder, options.millions)
+        if not options.fill:
+            with opened(folder) as store:
+                report(store)
     finally:
-        shutil.rmtree(folder)
+        if not options.fill:
+            shutil.rmtree(folder)

@@ -87,3 +87,4 @@ include "_search.pxi"       # messages by what they carry, records by what they 
 include "_inspector.pxi"    # Inspector
 include "_reclaimer.pxi"    # Reclaimer
 include "_compactor.pxi"    # Compactor
+include "_simulate.pxi"     # for benchmarks: a billion messages
