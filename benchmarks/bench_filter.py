@@ -1,6 +1,6 @@
 """How fast a group passes over what its filter does not want, with nothing and 1 % wanted.
 
-    python -m benchmarks.bench_filter       prints the rates of one thread, medians of several rounds
+    python -m benchmarks.bench_filter       prints the rates of one thread, medians of rounds
 """
 
 import statistics
@@ -78,12 +78,14 @@ def main(rounds=7):
         suite.setup(kind)
         try:
             rates = [suite.passing() for _ in range(rounds)]
-            print(f"{kind:8} wants nothing: {statistics.median(rates):14,.0f} messages/s passed over "
+            print(f"{kind:8} wants nothing: {statistics.median(rates):14,.0f} messages/s "
+                  f"passed over "
                   f"({min(rates):,.0f} to {max(rates):,.0f})")
             if kind == "tag":
                 suite.group.filter("tag", "sent")
                 rates = [suite.taking() for _ in range(rounds)]
-                print(f"{kind:8} wants 1 %:     {statistics.median(rates):14,.0f} messages/s passed over or taken "
+                print(f"{kind:8} wants 1 %:     {statistics.median(rates):14,.0f} "
+                      f"messages/s passed over or taken "
                       f"({min(rates):,.0f} to {max(rates):,.0f})")
         finally:
             suite.teardown()

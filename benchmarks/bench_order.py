@@ -87,7 +87,8 @@ def compared(suite, track, rounds):
                 one.teardown()
     plain, other = rates.values()
     ratios = [there / here for here, there in zip(plain, other)]
-    print(f"{suite.__name__}: {suite.params[1]} {statistics.median(other):,.0f}/s, {suite.params[0]} "
+    print(f"{suite.__name__}: {suite.params[1]} {statistics.median(other):,.0f}/s, "
+          f"{suite.params[0]} "
           f"{statistics.median(plain):,.0f}/s: {statistics.median(ratios):.2f} "
           f"({min(ratios):.2f} to {max(ratios):.2f})")
 

@@ -1,6 +1,6 @@
 """What a delay costs its sender, and how late what is due comes, with many pending.
 
-    python -m benchmarks.bench_pending [PENDING]     prints all of it, with a million pending unless said
+    python -m benchmarks.bench_pending [PENDING]     prints all of it, for 1,000,000 unless said
 """
 
 import statistics
@@ -120,7 +120,8 @@ def main(pending):
         print(f"{pending:,} pending: late p99 {statistics.median(late):.1f} ms "
               f"({min(late):.1f} to {max(late):.1f})")
         print(f"{pending:,} pending: private memory {suite.track_private(pending):.0f} MiB")
-        print(f"{pending:,} pending: restart up to the first message due {suite.track_restart(pending):.2f} s")
+        print(f"{pending:,} pending: restart up to the first message due "
+              f"{suite.track_restart(pending):.2f} s")
     finally:
         suite.teardown()
 

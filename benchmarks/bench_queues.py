@@ -105,7 +105,8 @@ def main(rounds=5):
             size = suite.written(10)
             for durability in ("disk", "kernel"):
                 rates = [suite.rate(queues, durability, 0.7) for _ in range(rounds)]
-                print(f"{queues:6} queues, {durability:6} {statistics.median(rates):12,.0f} entries/s "
+                print(f"{queues:6} queues, {durability:6} {statistics.median(rates):12,.0f} "
+                      f"entries/s "
                       f"({min(rates):,.0f} to {max(rates):,.0f}); {size:,.0f} bytes of log a send: "
                       f"16 a queue and {size - 16 * queues:.0f}, the body's {SIZE} once")
         finally:

@@ -2,15 +2,16 @@
 
     python benchmarks/billion.py [--path DIR]
 
-Three queues of one store have a million, a hundred million and a billion offsets. In each, at 2,000 places
-spread evenly, 128 messages of 16 bytes are really sent, record and entry, and 20,480 one behind the other in
-the middle; the offsets between are passed over in bulk: the tree of the index gets all its pages, its nodes are filled in as ever, but the pages of
-entries that nobody sent stay holes in the file (of 32 GB for a billion, on disk some 100 MB), and there
-are no records for them. So the way to a message is the real one, as long and through as many nodes as with
-all of them there; what is not simulated is what would compete for the page cache.
+Three queues of one store have a million, a hundred million and a billion offsets. In each, at
+2,000 places spread evenly, 128 messages of 16 bytes are really sent, record and entry, and
+20,480 one behind the other in the middle; the offsets between are passed over in bulk: the tree
+of the index gets all its pages, its nodes are filled in as ever, but the pages of entries that
+nobody sent stay holes in the file (of 32 GB for a billion, on disk some 100 MB), and there are
+no records for them. So the way to a message is the real one, as long and through as many nodes
+as with all of them there; what is not simulated is what would compete for the page cache.
 
-One group reads ten at a time at the places in a random order, one in order in the middle; seeks are not
-timed. Warm is compared with warm: a first pass is not counted.
+One group reads ten at a time at the places in a random order, one in order in the middle; seeks
+are not timed. Warm is compared with warm: a first pass is not counted.
 """
 
 from __future__ import annotations
@@ -79,7 +80,8 @@ def looks(queue: Queue, size: int, chance: np.random.Generator) -> float:
 
 def report(queues: dict[int, Queue]) -> None:
     chance = np.random.default_rng(7)
-    taken: dict[tuple[int, str], list[np.ndarray]] = {(size, way): [] for size in queues for way in WAYS}
+    taken: dict[tuple[int, str], list[np.ndarray]] = {
+        (size, way): [] for size in queues for way in WAYS}
     looked: dict[int, list[float]] = {size: [] for size in queues}
     for at in range(ROUNDS + 1):
         order = chance.permutation(PLACES)
@@ -95,10 +97,12 @@ def report(queues: dict[int, Queue]) -> None:
             rounds = np.array(taken[size, way])
             half, most = np.median(rounds, axis=0)
             ratios = np.median(rounds / np.array(taken[SIZES[0], way]), axis=0)
-            print(f"{size:,} messages, {way}: receive p50 {half:.1f} µs ({ratios[0]:.2f} of the first queue's), "
+            print(f"{size:,} messages, {way}: receive p50 {half:.1f} µs ({ratios[0]:.2f} of "
+                  f"the first queue's), "
                   f"p99 {most:.1f} µs ({ratios[1]:.2f})")
     for size, found in looked.items():
-        print(f"{size:,} messages: a look into the index at a random place {np.median(found):.0f} ns")
+        print(f"{size:,} messages: a look into the index at a random place "
+              f"{np.median(found):.0f} ns")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""What compaction costs those who send meanwhile: p99 of single durable sends, without it and with it, in turns.
+"""What compaction costs those who send meanwhile: p99 without it and with it, in turns.
 
     python benchmarks/compaction.py [--mib 2048] [--rounds 8] [--path DIR]
 
-A busy queue and one of which a message comes for each ten of the other's are written, the busy one
-is purged, and what is left is copied at the rate that the maintenance thread uses, while four
-threads send 128 bytes each and wait for the disk. One step of copying (some 32 MB in two seconds) is
-one round; before and after each, as many seconds without any. So a round has two neighbours of its own
-to be held against.
+A busy queue and one of which a message comes for each ten of the other's are written, the busy
+one is purged, and what is left is copied at the rate that the maintenance thread uses, while
+four threads send 128 bytes each and wait for the disk. One step of copying (some 32 MB in two
+seconds) is one round; before and after each, as many seconds without any. So a round has two
+neighbours of its own to be held against.
 """
 
 from __future__ import annotations
@@ -95,7 +95,8 @@ def measure(path: Path, mib: int, rounds: int) -> None:
             without.append(sent_meanwhile(store, lambda: time.sleep(2)))
         told(without, during)
         settle(store)
-        print(f"{copied / 1e6:.0f} MB copied in {took:.1f} s of {mib:,} MiB; files given back, mapped, "
+        print(f"{copied / 1e6:.0f} MB copied in {took:.1f} s of {mib:,} MiB; files given "
+              f"back, mapped, "
               f"waiting: {steps.retire(True)}")
 
 
@@ -120,11 +121,15 @@ def told(without: list[np.ndarray], during: list[np.ndarray]) -> None:
         quiet = np.concatenate(without[at:at + 2])
         here, there = np.percentile(one, (50, 99)), np.percentile(quiet, (50, 99))
         ratios.append(here[1] / there[1])
-        print(f"round {at + 1}: without p50 {there[0]:.3f} p99 {there[1]:.3f} ms, with p50 {here[0]:.3f} "
+        print(f"round {at + 1}: without p50 {there[0]:.3f} p99 {there[1]:.3f} ms, with p50 "
+              f"{here[0]:.3f} "
               f"p99 {here[1]:.3f} ms: {ratios[-1]:.2f}")
-    all_without, all_during = (np.percentile(np.concatenate(some), 99) for some in (without, during))
-    print(f"p99 with compaction against without: {np.median(ratios):.2f} (median of {len(ratios)} rounds, "
-          f"{min(ratios):.2f} to {max(ratios):.2f}); all rounds together {all_during / all_without:.2f}")
+    all_without, all_during = (
+        np.percentile(np.concatenate(some), 99) for some in (without, during))
+    print(f"p99 with compaction against without: {np.median(ratios):.2f} (median of "
+          f"{len(ratios)} rounds, "
+          f"{min(ratios):.2f} to {max(ratios):.2f}); all rounds together "
+          f"{all_during / all_without:.2f}")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,16 @@
-"""Whether a receive notices how much is retained: a queue of a million messages beside one of a hundred millions.
+"""Whether a receive notices what is retained: a million messages beside a hundred millions.
 
     python benchmarks/retained.py [--millions 100] [--path DIR]
     python benchmarks/retained.py --path DIR --fill; python benchmarks/retained.py --path DIR --kept
 
-Messages of 16 bytes, 10 GB of log and index for 100 millions, removed afterwards. Both queues are in one
-store, all is on disk before the clock runs, and the rounds go in turns. A group reads in order from the
-middle of the queue, another all over it, at the same 2,000 places in each round; the seeks are not timed.
+Messages of 16 bytes, 10 GB of log and index for 100 millions, removed afterwards. Both queues
+are in one store, all is on disk before the clock runs, and the rounds go in turns. A group
+reads in order from the middle of the queue, another all over it, at the same 2,000 places in
+each round; the seeks are not timed.
 
-Warm is compared with warm. The first round, in which pages of log and index are mapped for the first time, is
-told on its own: that is a cost of a page, whatever the backlog. --fill and --kept do it in two steps.
+Warm is compared with warm. The first round, in which pages of log and index are mapped for the
+first time, is told on its own: that is a cost of a page, whatever the backlog. --fill and
+--kept do it in two steps.
 """
 
 from __future__ import annotations
@@ -71,12 +73,16 @@ def report(store: Store) -> None:
         for name in names:
             rounds = np.array(found[name, way])
             half, most = np.median(rounds[1:], axis=0)
-            print(f"{store.queue(name).stat()['next']:,} retained, {way}: p50 {half:.1f} p99 {most:.1f} µs "
-                  f"({rounds[1:, 1].min():.1f} to {rounds[1:, 1].max():.1f}); first touch p99 {rounds[0, 1]:.1f}")
+            print(f"{store.queue(name).stat()['next']:,} retained, {way}: p50 {half:.1f} "
+                  f"p99 {most:.1f} µs "
+                  f"({rounds[1:, 1].min():.1f} to {rounds[1:, 1].max():.1f}); first touch "
+                  f"p99 {rounds[0, 1]:.1f}")
         few, many = (np.array(found[name, way])[1:] for name in names)
         ratios = many / few
-        print(f"  {way}: p50 {np.median(ratios[:, 0]):.2f}, p99 {np.median(ratios[:, 1]):.2f} of the small queue's "
-              f"({ratios[:, 1].min():.2f} to {ratios[:, 1].max():.2f}), {ROUNDS} warm rounds in turns")
+        print(f"  {way}: p50 {np.median(ratios[:, 0]):.2f}, p99 "
+              f"{np.median(ratios[:, 1]):.2f} of the small queue's "
+              f"({ratios[:, 1].min():.2f} to {ratios[:, 1].max():.2f}), {ROUNDS} warm "
+              f"rounds in turns")
 
 
 def opened(folder: Path) -> Store:
@@ -97,7 +103,7 @@ if __name__ == "__main__":
     parser.add_argument("--millions", type=int, default=100)
     parser.add_argument("--path")
     parser.add_argument("--fill", action="store_true", help="only write the store, to --path")
-    parser.add_argument("--kept", action="store_true", help="measure what --fill left, and remove it")
+    parser.add_argument("--kept", action="store_true", help="measure what --fill left, remove it")
     options = parser.parse_args()
     folder = Path(options.path) / "retained" if options.fill or options.kept else Path(
         tempfile.mkdtemp(prefix="penstock-", dir=options.path))
