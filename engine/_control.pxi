@@ -273,6 +273,7 @@ cdef struct core_t:
     pthread_mutex_t maps_lock
     mapped_t* maps
     uint32_t map_count, map_room
+    uint64_t spares             # segments that are to stand ready
     uint64_t pins
     int maps_fd                 # LOCK once more: byte 1 + number is held, shared, for each segment that is mapped
     cold_file_t* cold_files

@@ -10,7 +10,7 @@
 cdef enum:
     STEP = 4096                 # messages given up at once
     TAKINGS = 64                # segments they may lie in
-    SPARES = 8                  # segments that stand ready at most; what is dead beyond them is removed
+    SPARES = 8                  # segments that stand ready unless more are to; what is dead beyond them is removed
 
 cdef uint32_t DAMAGED_PATH = 0xFFFFFFFF
 
@@ -355,7 +355,7 @@ cdef int segment_reuse(core_t* core, uint64_t number, int fd, bint* used) noexce
     cdef char final[4096]
     cdef int failed = 0
     mutex_lock(&control.prepare_lock)
-    used[0] = load64(&control.prepared) < load64(&control.segment) + SPARES
+    used[0] = load64(&control.prepared) < load64(&control.segment) + max(<uint64_t>SPARES, core.spares)
     if used[0]:
         memset(page, 0, sizeof(page))
         failed = faulty(core, 4)

@@ -66,8 +66,12 @@ cdef class Reclaimer:
             number = live_next(core, number + 1)
         return found
 
+    def spare(self, uint64_t segments):
+        """So many segments may stand ready (8 do in any case); what is dead beyond them is removed."""
+        live(self.store).spares = segments
+
     def stat(self):
-        """Segments that there are, bytes of the log that are needed, bytes of dead segments, what was reclaimed."""
+        """Segments that there are, bytes of the log that are needed, ready, and dead, what was reclaimed."""
         cdef core_t* core = live(self.store)
         cdef control_t* control = core.control
         cdef uint64_t number = live_next(core, 1)
@@ -84,6 +88,7 @@ cdef class Reclaimer:
         if number:
             bytes_ += live_entry(core, number, False).bytes
         return {"segments": known + control.prepared - control.segment + 1, "live_bytes": bytes_,
+                "ready": (control.prepared - control.segment) * core.segment_size,
                 "reclaimable_bytes": dead * core.segment_size, "segments_kept_for_damage": kept,
                 "cold_bytes": cold_bytes(core),
                 "segments_recycled": page.recycled if page != NULL else 0,

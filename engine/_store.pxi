@@ -26,15 +26,15 @@ cdef class Store:
         raise TypeError("use Store.open(path)")
 
     @classmethod
-    def open(cls, path, *, durability="disk", segment_size=64 << 20, repair=False):
+    def open(cls, path, *, durability="disk", segment_size=64 << 20, repair=False, ready=0):
         """An open store, made if the directory is empty, recovered if nobody else has it open.
 
-        segment_size (bytes, 1 MiB to 1 GiB) counts when the store is made. Raises CorruptionError if promised
-        messages are damaged (repair=True leaves them out, reports them and deletes nothing), StoreFullError,
-        StoreLockedError.
+        segment_size (bytes, 1 MiB to 1 GiB) counts when the store is made. ready: bytes of log made ahead of need while
+        little is written, for bursts of that size. Raises CorruptionError if promised messages are damaged
+        (repair=True leaves them out, reports them and deletes nothing), StoreFullError, StoreLockedError.
         """
         from penstock.engine.store import open_store
-        return open_store(cls, path, durability, segment_size, repair)
+        return open_store(cls, path, durability, segment_size, repair, ready)
 
     def __dealloc__(self):
         if self.core != NULL:

@@ -79,9 +79,10 @@ def settled(store: Store, numbers: list[int], current: int, end: int) -> None:
 class Reclaim:
     """When what is done: give messages up, use dead segments again, take checkpoints for that."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, ready: int = 0) -> None:
         self.store = store
         self.steps = Reclaimer(store)
+        self.steps.spare(-(-ready // store.segment_size))
         self.mapped = 0
         self.checkpoint = 0
         self.since = 0.0

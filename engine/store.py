@@ -1,4 +1,4 @@
-"""Opening and closing a store, its maintenance, the views of its index."""
+"""Opening and closing a store, and the views of its index."""
 
 from __future__ import annotations
 
@@ -11,14 +11,12 @@ import os
 import random
 import secrets
 import struct
-import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from penstock.engine.compaction import Compaction
 from penstock.engine.control import CLOSED, READY, boot_id, left_as, refuse_other_version
 from penstock.engine.errors import (
     CorruptionError,
@@ -27,9 +25,9 @@ from penstock.engine.errors import (
     OpenLimitError,
     StoreLockedError,
 )
-from penstock.engine.reclaim import Reclaim, save
+from penstock.engine.maintenance import Maintenance
+from penstock.engine.reclaim import save
 from penstock.engine.recovery import recover
-from penstock.engine.timekeeper import Timekeeper
 
 if TYPE_CHECKING:
     from penstock.engine._core import Queue, Store
@@ -39,36 +37,35 @@ ENTRY = np.dtype(
     [("position", "<u8"), ("stored_us", "<u8"), ("size", "<u4"), ("tag", "<u4"), ("key", "<u4"),
      ("spare", "<u4")]
 )
-CHECKPOINT_BYTES = 64 << 20
-IDLE_MS = 1000  # between two looks of the maintenance thread when nothing happens
-AHEAD = 4  # segments made ahead of need at most
+READY_MOST = 1 << 40  # bytes of log that can be asked to be ready
 # What a process runs out of that has many stores open.
 SHORT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
-LOW = 8  # segments for which there must be room, else one is kept for confirmations
 
 
 def open_store(
-    kind: type[Store], path: Any, durability: str, segment_size: int, repair: bool
+    kind: type[Store], path: Any, durability: str, segment_size: int, repair: bool, ready: int
 ) -> Store:
     """An open store; see Store.open."""
     if durability not in ("disk", "kernel"):
         raise InvalidError(f"durability is 'disk' or 'kernel', not {durability!r}")
     if not 1 << 20 <= segment_size <= 1 << 30 or segment_size % 4096:
         raise InvalidError("segment_size is a multiple of 4096 from 1 MiB to 1 GiB")
+    if not 0 <= ready <= READY_MOST:
+        raise InvalidError(f"ready is a number of bytes from 0 to {READY_MOST}, not {ready}")
     root = os.path.abspath(os.fspath(path))
     if len(os.fsencode(root)) > 3000:
         raise InvalidError("the path of a store has at most 3000 bytes")
     for part in ("", "log", "ckpt"):
         os.makedirs(os.path.join(root, part), exist_ok=True)
     try:
-        return opened(kind, root, durability, segment_size, repair)
+        return opened(kind, root, durability, segment_size, repair, ready)
     except OSError as error:
         if error.errno not in SHORT:
             raise
     # Batches and stores that nobody can reach any more may hold what there is too little of.
     gc.collect()
     try:
-        return opened(kind, root, durability, segment_size, repair)
+        return opened(kind, root, durability, segment_size, repair, ready)
     except OSError as error:
         if error.errno not in SHORT:
             raise
@@ -79,7 +76,7 @@ def open_store(
 
 
 def opened(
-    kind: type[Store], root: str, durability: str, segment_size: int, repair: bool
+    kind: type[Store], root: str, durability: str, segment_size: int, repair: bool, ready: int
 ) -> Store:
     """One attempt to open; a failed one leaves nothing behind in the process."""
     refuse_network(root)
@@ -87,7 +84,7 @@ def opened(
     store = kind.__new__(kind)
     try:
         join(store, root, lock, segment_size, repair)
-        store._begin(durability, Maintenance(store))
+        store._begin(durability, Maintenance(store, ready))
     except BaseException:
         if attached(store):
             store._end()
@@ -232,68 +229,3 @@ def index_array(queue: Queue, low: int, high: int) -> np.ndarray[Any, Any]:
     if len(chunks) == 1:
         return chunks[0]
     return np.concatenate(chunks) if chunks else np.empty(0, ENTRY)
-
-
-class Maintenance(threading.Thread):
-    """Makes segments ahead of need, flushes what was sent at kernel durability, checkpoints."""
-
-    def __init__(self, store: Store) -> None:
-        super().__init__(name="penstock-maintenance", daemon=True)
-        self.store = store
-        self.ended = threading.Event()
-        self.segment = 0
-        self.keeper: Timekeeper | None = None
-        self.compaction: Compaction | None = None
-        self.reclaim = Reclaim(store)
-
-    def run(self) -> None:
-        while not self.ended.is_set():
-            try:
-                self.store._rest(0 if self.reclaim.waits else IDLE_MS)
-                if not self.ended.is_set():
-                    self.turn()
-            except EngineError:
-                return
-            except OSError:
-                # A checkpoint that cannot be written costs time at the next open, nothing else.
-                self.ended.wait(1)
-
-    def turn(self) -> None:
-        """One round of work; cheap when there is none."""
-        if self.store.stat()["poisoned"]:
-            return
-        self.store._prepare(self.ahead())
-        self.store._flush()
-        if self.keeper is None and len(self.store.pending):
-            self.keeper = Timekeeper(self.store)
-            self.keeper.start()
-        if self.compaction is None and self.store.stat()["segments"] > 3:
-            self.compaction = Compaction(self.store)
-            self.compaction.start()
-        if self.store._due_checkpoint(CHECKPOINT_BYTES):
-            save(self.store)
-        self.reclaim.turn(time.monotonic())
-
-    def ahead(self) -> int:
-        """How many segments to have ready: more when they were used up fast since the last turn."""
-        segment = self.store.stat()["written"] >> 32
-        used_up, self.segment = segment - self.segment, segment
-        if used_up == 0:
-            # Where the disk is nearly full one more stands by, which messages do not get.
-            return 2 if self.low() else 1
-        return min(1 + 2 * used_up, AHEAD)
-
-    def low(self) -> bool:
-        """Whether the file system has room for a few segments only."""
-        facts = os.statvfs(self.store.path)
-        return facts.f_bavail * facts.f_frsize < LOW * self.store.segment_size
-
-    def stop(self) -> None:
-        self.ended.set()
-        self.store._rouse()
-        if self.is_alive() and threading.current_thread() is not self:
-            self.join()
-        if self.keeper is not None:
-            self.keeper.stop()
-        if self.compaction is not None:
-            self.compaction.stop()

@@ -146,7 +146,10 @@ def open_store(options: ServeOptions) -> Store:
     while True:
         try:
             return Store.open(
-                options.data, durability=options.durability, segment_size=options.segment_size
+                options.data,
+                durability=options.durability,
+                segment_size=options.segment_size,
+                ready=options.ready,
             )
         except StoreLockedError:
             if time.monotonic() > deadline:

@@ -11,6 +11,7 @@ class ServeOptions:
 
     An address is HOST:PORT; port 0 picks a free one; "" leaves it out. push_allow: networks that
     messages may be pushed into although they are not public. connections: of each worker at a time.
+    ready: bytes of log made ahead of need, for bursts.
     cmq_limits: the original's limits;
     cmq_strict: signatures as documented only; cmq_clock: seconds a client's clock may be wrong by.
     cmq_address: what clients that ask for the way to a CMQ queue are told, instead of the address
@@ -23,6 +24,7 @@ class ServeOptions:
     workers: int = 1
     durability: Literal["disk", "kernel"] = "disk"
     segment_size: int = 64 << 20
+    ready: int = 0
     push_allow: tuple[str, ...] = ()
     connections: int = 16384
     cmq_limits: bool = False

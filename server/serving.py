@@ -28,6 +28,10 @@ def add(commands: Any, add_: Add, positive: Callable[[str], int]) -> None:
         "--segment-size", metavar="BYTES", type=positive, help="size of one log file"
     )
     serve_command.add_argument(
+        "--ready", metavar="BYTES", type=positive,
+        help="log made ahead of need while little is written, for bursts of that size (one file)",
+    )  # fmt: skip
+    serve_command.add_argument(
         "--connections", metavar="N", type=positive, help="of each worker at a time (16384)"
     )
     serve_command.add_argument(
@@ -81,6 +85,7 @@ def serve(options: Namespace) -> int:
         "http": options.http,
         "workers": options.workers,
         "segment_size": options.segment_size,
+        "ready": options.ready,
         "connections": options.connections,
         "durability": options.durability,
         "push_allow": tuple(options.push_allow),
