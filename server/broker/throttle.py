@@ -146,8 +146,8 @@ class Quotas:
         for key, quota in quotas.items():
             cell = cell_of(*key)
             plan.rules.append(rule_of(cell, quota))
-            bounds = (quota.messages, quota.bytes, quota.pending)
-            left = [most - had if most else None for most, had in zip(bounds, used[key])]
+            most = (quota.messages, quota.bytes, quota.pending)
+            left = [one - had if one else None for one, had in zip(most, used[key])]
             plan.rooms.append((cell, left[0], left[1], left[2]))
             if key[0] == "key":
                 plan.keys.append((key_number(key[1]), numbers[key]))

@@ -81,10 +81,10 @@ def series(sums: list[int]) -> Iterator[Metric]:
     text = "Calls of CMQ by door, action and outcome. All workers."
     for at, ((door, action), outcome) in enumerate(product(ROWS, OUTCOMES)):
         if sums[at]:
-            labels = (("door", door), ("action", action), ("outcome", outcome))
-            yield Metric("cmq_calls_total", "counter", text, sums[at], labels)
-    for (name, told, labels), value in zip(GAUGES, sums[-len(GAUGES):], strict=True):
-        yield Metric(name, "gauge", f"{told} All workers.", value, labels)
+            told = (("door", door), ("action", action), ("outcome", outcome))
+            yield Metric("cmq_calls_total", "counter", text, sums[at], told)
+    for (name, what, labels), value in zip(GAUGES, sums[-len(GAUGES):], strict=True):
+        yield Metric(name, "gauge", f"{what} All workers.", value, labels)
 
 
 def outcome_of(code: int) -> int:

@@ -26,7 +26,8 @@ from penstock.server.broker.cmq.subscribing import (
 from penstock.server.broker.errors import BrokerError, Kind, refusal
 from penstock.server.broker.push import Pushes
 from penstock.server.broker.push import Subscription as Push
-from penstock.server.broker.topic import Topics, partition_queue
+from penstock.server.broker.topic import Topics
+from penstock.server.broker.topic_facts import partition_queue
 
 TOPIC_NOTE, SUBSCRIPTION_NOTE = "cmq-topic/", "cmq-subscription/"
 PUSHED = "cmq-push/"
