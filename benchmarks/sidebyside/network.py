@@ -12,6 +12,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -23,6 +24,8 @@ OURS = "penstock"
 SIZE = 128
 FILL_BATCHES = 2_000_000
 FILL_SINGLE = 200_000
+READY = 3 << 30     # bytes of log made before a round, more than it sends
+SETTLED_S = 2.5     # no segment made for so long: all are there
 LUA = """
 wrk.method = "POST"
 wrk.body = string.rep("x", %d)
@@ -37,8 +40,8 @@ end
 
 
 def rows(data: Path, workers: int) -> list[Row]:
-    def native(*words: object) -> Contender:
-        return Contender(OURS, lambda stack: _native(stack, _fresh(data), workers, words))
+    def native(*words: object, ready: int = 0) -> Contender:
+        return Contender(OURS, lambda stack: _native(stack, _fresh(data), workers, words, ready))
 
     def xadd(policy: str, clients: int, depth: int) -> Contender:
         name = f"Redis XADD {policy}" + (f" P{depth}" if depth > 1 else "")
@@ -66,6 +69,12 @@ def rows(data: Path, workers: int) -> list[Row]:
             [native("--connections", 8, "--in-flight", 4, "--batch", 1000),
              xadd("everysec", 16, 100)],
             ">= 3,000,000 /s", at_least=3e6),
+        # As in a server that runs for longer than it retains: no segment has to be made meanwhile.
+        Row("pipelined-ready", "8 connections x 64 single requests, serve --ready 3 GiB",
+            [native("--connections", 8, "--in-flight", 64, ready=READY), xadd("always", 8, 64)]),
+        Row("batches-ready", "batches of 1000, serve --ready 3 GiB",
+            [native("--connections", 8, "--in-flight", 4, "--batch", 1000, ready=READY),
+             xadd("everysec", 16, 100)]),
         Row("receive-32", "receive + confirm, batches of 32",
             [receive(FILL_BATCHES, "--connections", 8, "--in-flight", 4, "--batch", 32),
              rpop(FILL_BATCHES, 8, 32, 4)],
@@ -111,12 +120,23 @@ def _fresh(data: Path) -> Path:
     return path
 
 
-def _native(stack: ExitStack, data: Path, workers: int, words: tuple[object, ...]) -> Running:
-    server = servers.penstock(stack, data, workers)
+def _native(stack: ExitStack, data: Path, workers: int, words: tuple[object, ...],
+            ready: int = 0) -> Running:
+    server = servers.penstock(stack, data, workers, *(("--ready", str(ready)) if ready else ()))
     return Running(
         lambda seconds: bench("send", "--tcp", server.tcp, "--size", SIZE,
                               "--seconds", seconds, *words),
-        server.process.pid)
+        server.process.pid, (lambda: _settled(data / "log")) if ready else None)
+
+
+def _settled(log: Path) -> None:
+    """Wait until no more segments are made ready."""
+    count, since = 0, time.monotonic()
+    while time.monotonic() - since < SETTLED_S:
+        time.sleep(0.1)
+        now = len(list(log.iterdir()))
+        if now != count:
+            count, since = now, time.monotonic()
 
 
 def _receive(stack: ExitStack, data: Path, workers: int, fill: int,

@@ -36,10 +36,10 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path}
 
 
-def penstock(stack: ExitStack, data: Path, workers: int = 1) -> Penstock:
+def penstock(stack: ExitStack, data: Path, workers: int = 1, *words: str) -> Penstock:
     """Our server, ready; it is stopped with the stack."""
     command = [sys.executable, "-c", COMMAND, "serve", "--data", os.fspath(data),
-               "--tcp", "127.0.0.1:0", "--http", "127.0.0.1:0", "--workers", str(workers)]
+               "--tcp", "127.0.0.1:0", "--http", "127.0.0.1:0", "--workers", str(workers), *words]
     started = time.monotonic()
     errors = stack.enter_context(open(data.parent / "penstock.stderr", "w+"))
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True,
