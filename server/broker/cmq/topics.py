@@ -157,12 +157,7 @@ class CmqTopics:
         self, name: str, bodies: list[bytes], tags: list[str], routing_key: str, now_us: int
     ) -> list[int]:
         """Store messages in every queue whose subscription wants them; their ids."""
-        if not bodies or not all(bodies):
-            raise CmqError(Fault.EMPTY_BODY)
-        if len(bodies) > self.rules.batch:
-            raise CmqError(Fault.BATCH_SIZE)
-        if len(bodies) > 1 and sum(map(len, bodies)) > self.rules.batch_bytes:
-            raise CmqError(Fault.BATCH_BYTES)
+        self.fit(bodies)
         facts = self.facts(name)
         if max(map(len, bodies)) > self.largest(facts):
             raise CmqError(Fault.MESSAGE_SIZE)
@@ -196,8 +191,18 @@ class CmqTopics:
         self.reached(name, reached)
         return version, queues, attributes.pack(), self.largest(facts), self.home(name)
 
+    def fit(self, bodies: list[bytes]) -> None:
+        """Raises if they are not what can be published at once."""
+        if not bodies or not all(bodies):
+            raise CmqError(Fault.EMPTY_BODY)
+        if len(bodies) > self.rules.batch:
+            raise CmqError(Fault.BATCH_SIZE)
+        if len(bodies) > 1 and sum(map(len, bodies)) > self.rules.batch_bytes:
+            raise CmqError(Fault.BATCH_BYTES)
+
     def admit(self, name: str, bodies: list[bytes], key: int) -> None:
         """Charge what is published to the quotas. Raises that one lets nothing pass now."""
+        self.fit(bodies)
         self.facts(name)
         try:
             self.topics.admit(name, len(bodies), sum(map(len, bodies)), key=key)
