@@ -241,14 +241,15 @@ cdef class Queue:
             raise_verdict(-found, f"queue {self.name!r}")
         return batch_new(self.store, out, found, pin)
 
-    def offset_at(self, uint64_t time_us):
-        """The offset of the first message stored at or after a time (µs since 1970)."""
+    def offset_at(self, time_us):
+        """The offset of the first message stored at or after a time (µs since 1970, or beyond either end of that)."""
+        cdef uint64_t at = min(max(0, time_us), 0xFFFFFFFFFFFFFFFF)
         cdef core_t* core = enter(self.store)
         cdef queue_t* queue = find_queue(core, self.id)
         cdef uint64_t offset = 0
         if queue != NULL:
             with nogil:
-                offset = offset_at_time(core, queue, time_us)
+                offset = offset_at_time(core, queue, at)
         leave(core)
         if queue == NULL:
             raise QueueNotFoundError(f"queue {self.name!r} was deleted")

@@ -116,8 +116,9 @@ class Topics:
             limit = self.limits.subscriptions
             text = f"a topic has up to {limit} subscriptions"
             raise BrokerError(Kind.TOO_LARGE, text, limit=limit)
-        if start not in ("latest", "earliest") and not isinstance(start, int):
-            raise BrokerError(Kind.INVALID, "start is latest, earliest or a time in µs")
+        timed = isinstance(start, int) and 0 <= start < 1 << 63
+        if start not in ("latest", "earliest") and not timed:
+            raise BrokerError(Kind.INVALID, "start is latest, earliest or a time in µs since 1970")
         self.store.queue(checked(queue))
         facts = {"kind": kind, "source": source}
         try:

@@ -121,6 +121,9 @@ def test_a_subscription_may_begin_in_the_past(store: Store, topics: Topics) -> N
     middle = int(topics.partitions("t")[0].index()["stored_us"][300])
     topics.subscribe("t", "late", start=middle)
     topics.subscribe("t", "new")
+    for never in (-1, 1 << 63, "noon"):
+        with pytest.raises(BrokerError, match="start is latest, earliest or a time"):
+            topics.subscribe("t", "never", start=never)
     assert store.stat()["bytes_written"] - written < 4000 * 70
     topics.send("t", b"last", Attributes(tag="even"))
     assert sorted(bodies(store, "all")) == sorted([b"%d" % n for n in range(1500)] + [b"last"])

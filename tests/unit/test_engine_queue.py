@@ -95,6 +95,7 @@ def test_reading_begins_at_a_time(tmp_path: Path) -> None:
             assert queue.read(time_us=stored_us).offsets[0] == expected
         assert queue.offset_at(0) == 0
         assert queue.offset_at(times[-1] + 1) == 20
+        assert (queue.offset_at(-1), queue.offset_at(1 << 64)) == (0, 20)
         assert abs(times[0] - time.time_ns() // 1000) < 60_000_000
 
 
