@@ -9,10 +9,13 @@ error of the server's own, a status, a body or a method that the document does n
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 from server_process import Server, Wire, send_payload
@@ -21,6 +24,7 @@ CHECKS = (
     "not_a_server_error,status_code_conformance,content_type_conformance,"
     "response_schema_conformance,unsupported_method"
 )
+WAIT_MS = 20
 
 
 def main() -> int:
@@ -29,13 +33,30 @@ def main() -> int:
         with Wire(server.tcp) as wire:
             for name in ("0", "orders"):
                 wire.call(3, send_payload(wire.open(name), b"a message"))
-        # A receive that waits is answered when its time is up, which may be minutes: those are cut.
+        url = f"http://127.0.0.1:{server.http}"
+        document = Path(folder, "openapi.json")
+        with urlopen(f"{url}/openapi.json") as answer:
+            document.write_text(json.dumps(patient(json.load(answer))))
         command = [
-            sys.argv[1], "run", f"http://127.0.0.1:{server.http}/openapi.json",
-            "--checks", CHECKS, "--request-timeout", "3", "--phases", "examples,coverage,fuzzing",
+            sys.argv[1], "run", str(document), "--url", url, "--checks", CHECKS,
+            "--request-timeout", "30", "--phases", "examples,coverage,fuzzing",
             "--suppress-health-check", "all", *sys.argv[2:],
         ]
         return subprocess.run(command, check=False).returncode
+
+
+def patient(part: Any) -> Any:
+    """The document, with no wait that is longer than we have time for."""
+    if isinstance(part, list):
+        return [patient(one) for one in part]
+    if not isinstance(part, dict):
+        return part
+    part = {name: patient(one) for name, one in part.items()}
+    if "wait_ms" in part and "maximum" in part["wait_ms"]:
+        part["wait_ms"]["maximum"] = WAIT_MS
+    if part.get("name") == "wait_ms" and "schema" in part:
+        part["schema"]["maximum"] = WAIT_MS
+    return part
 
 
 if __name__ == "__main__":
