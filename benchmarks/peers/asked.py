@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from peers.kept import Row, median
+from peers.tables import DISTURBED
 
 # From the profiles of docs/performance.md, "What limits the rows that miss".
 LIMITS = {
@@ -15,11 +16,15 @@ LIMITS = {
     "batches": "the device: each byte of a new store is written twice; and the loader, which has "
                "the same two cores",
     "http": "the kernel: 47 % sends, 8 % receives; our code 5 %",
-    "cpu": "the kernel: sends on the loopback, and a sync and a switch of threads for 17 to 20 "
-           "requests",
+    "W1": "the design: each message has a checksum and an index entry of its own, where Kafka "
+          "keeps a batch as its client packed it",
+    "W2": "the kernel: sends on the loopback, and syncs and switches of threads",
+    "W3": "not found out",
     "tail": "not found out",
     "workers": "two cores for two workers, a committer and the loader",
 }
+# Peers that are named, of those that are lower.
+SHOWN = 3
 Line = tuple[str, str, bool | None, str, str]
 
 
@@ -30,9 +35,15 @@ def _row(rows: list[Row], work: str, peer: str, setting: str, size: int = 128) -
 
 def _others(rows: list[Row], work: str, figure: str) -> list[tuple[float, str]]:
     return sorted((value, f"{row['peer']} {row['setting']}"
-                   + ("" if row["durable"] else ", not on disk,")) for row in rows
+                   + ("" if row["durable"] else " (not on disk)")) for row in rows
                   if row["work"] == work and row["size"] == 128 and not row["delay_ms"]
                   and row["peer"] != "penstock" and (value := median(row, figure)) is not None)
+
+
+def _beside(row: Row | None) -> str:
+    """What share of the machine others took, where that is more than a few per cent of a figure."""
+    others = median(row, "others_share") if row else None
+    return f"; others took {others:.0%} meanwhile" if others and others > DISTURBED else ""
 
 
 def _compared(files: list[dict[str, Any]], key: str) -> dict[str, Any] | None:
@@ -70,7 +81,8 @@ def _batches(rows: list[Row]) -> Line:
     if rate is None or not peers:
         return asked, "not measured", None, LIMITS["batches"], command
     best, name = peers[-1]
-    return (asked, f"{rate / best:.2f} × (penstock {rate:,.0f} /s, {name} {best:,.0f} /s)",
+    return (asked, f"{rate / best:.2f} × (penstock {rate:,.0f} /s, {name} {best:,.0f} /s)"
+            + _beside(ours),
             rate >= 5 * best, LIMITS["batches"], command)
 
 
@@ -84,8 +96,10 @@ def _lowest(rows: list[Row], work: str, figure: str, asked: str, unit: str, why:
     if value is None or not peers:
         return asked, "not measured", None, why, command
     below = [f"{name} {other:,.1f}" for other, name in peers if other <= value]
+    more = f" and {len(below) - SHOWN} more" if len(below) > SHOWN else ""
     told = f"{value:,.1f} {unit}; " + (
-        "lower: " + ", ".join(below) if below else f"next {peers[0][1]} {peers[0][0]:,.1f}")
+        "lower: " + "; ".join(below[:SHOWN]) + more if below
+        else f"next {peers[0][1]} {peers[0][0]:,.1f}") + _beside(ours)
     return asked, told, not below, why, command
 
 
@@ -114,7 +128,7 @@ def lines(rows: list[Row], files: list[dict[str, Any]]) -> Iterable[str]:
                        LIMITS["http"]),
         *(lambda work=work: _lowest(  # type: ignore[misc]
             rows, work, "server_cpu_per_million",
-            f"{work}: CPU seconds per million below every peer's", "s", LIMITS["cpu"])
+            f"{work}: CPU seconds per million below every peer's", "s", LIMITS[work])
           for work in ("W1", "W2", "W3")),
         lambda: _lowest(rows, "W2h", "p999_us", "p99.9 at half load below every peer's", "µs",
                         LIMITS["tail"]),

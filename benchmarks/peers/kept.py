@@ -40,6 +40,15 @@ def median(row: Row, figure: str) -> float | None:
     return statistics.median(values) if values else None
 
 
+def _others(one: dict[str, Any]) -> float:
+    return float(one.get("others_share", 0.0))
+
+
+def quiet(row: Row, most: float) -> int:
+    """How many rounds of a row there are beside which others took at most such a share."""
+    return sum(_others(one) <= most for one in row["rounds"])
+
+
 def write(path: Path, told: dict[str, Any]) -> None:
     """All or nothing: who is interrupted while he writes loses no earlier round. A line a row."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -77,8 +86,12 @@ class Kept:
         self.rows.append(row)
         return row
 
-    def add(self, row: Row, figures: dict[str, float]) -> None:
-        row["rounds"].append({**figures, "when": time.strftime("%Y-%m-%d %H:%M")})
+    def add(self, row: Row, figures: dict[str, float], most: int | None = None) -> None:
+        """Of more than so many rounds the one that was disturbed most goes."""
+        rounds = row["rounds"]
+        rounds.append({**figures, "when": time.strftime("%Y-%m-%d %H:%M")})
+        if most is not None and len(rounds) > most:
+            rounds.remove(max(rounds, key=_others))
         row.pop("missing", None)
         self.save()
 

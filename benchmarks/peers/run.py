@@ -2,6 +2,7 @@
 
     python benchmarks/peers/run.py                            all works but W4, 128 and 1024 bytes
     python benchmarks/peers/run.py --go-on                    only the rounds that are not kept yet
+    python benchmarks/peers/run.py --go-on --others 0.25      and those that were disturbed
     python benchmarks/peers/run.py --works W3,W3p:128         of W3p only 128 bytes
     python benchmarks/peers/run.py --works W2 --durable --delay-ms 5    each sync takes 5 ms longer
     python benchmarks/peers/run.py --works W4 --count 10000000 --limit 60 --peers penstock,redis
@@ -137,7 +138,7 @@ class Comparison:
                 row = rows[peer]
                 if peer in self.missing:
                     told.miss(row, self.missing[peer])
-                elif number >= len(row["rounds"]):
+                elif number >= kept.quiet(row, self.args.others):
                     try:
                         rate = self.rate(peer, work, size)
                         figures = self.take(peer, work, size, self.args.seconds, rate=rate)
@@ -145,7 +146,7 @@ class Comparison:
                         self.failed(peer, work, size, failed)
                         told.miss(row, str(failed))
                     else:
-                        told.add(row, figures)
+                        told.add(row, figures, self.args.rounds)
 
     def rate(self, peer: Peer, work: str, size: int) -> float:
         """At what rate messages are due; 0: as fast as it goes."""
@@ -245,6 +246,8 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--limit", type=float, default=300.0, help="seconds of each half of W4")
     parser.add_argument("--delay-ms", type=float, default=0.0, help="each sync takes longer")
     parser.add_argument("--go-on", action="store_true", help="with the rounds that are kept")
+    parser.add_argument("--others", type=float, default=1.0, help="going on: rounds beside which "
+                        "others took a larger share of the machine are measured again")
     parser.add_argument("--before", default="", help="words before each loader's command")
     parser.add_argument("--data", type=Path, help="where servers keep their files")
     parser.add_argument("--out", type=Path, default=kept.RESULTS, help="where results are kept")

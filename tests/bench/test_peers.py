@@ -127,6 +127,16 @@ def test_our_own_rounds_of_another_commit_are_not_gone_on_with(tmp_path, monkeyp
     assert len(told.begin("redis", "disk", durable=True, go_on=True)["rounds"]) == 1
 
 
+def test_a_disturbed_round_gives_way_to_a_quiet_one(tmp_path):
+    told = kept.Kept(tmp_path, "W2", 128, 0)
+    row = told.begin("redis", "always", durable=True, go_on=False)
+    for others in (0.1, 0.8):
+        told.add(row, {**FIGURES, "others_share": others}, 2)
+    assert kept.quiet(row, 0.25) == 1
+    told.add(row, {**FIGURES, "others_share": 0.2}, 2)
+    assert [one["others_share"] for one in row["rounds"]] == [0.1, 0.2]
+
+
 def test_a_round_during_which_everything_stood_still_is_no_round(monkeypatch):
     times = iter([0.0, 0.1, 100.0])
     monkeypatch.setattr(run.time, "monotonic", lambda: next(times, 100.1))
