@@ -94,6 +94,16 @@ def test_a_comparison_with_a_peer_is_judged(keep, tmp_path, ratio, verdict):
     assert "2,500,000 /s | reached" in asked_line(report.page(), "8 connections × 64")
 
 
+def test_what_one_run_reached_and_another_did_not_is_not_reached(keep, tmp_path):
+    keep("a.json", [row("redis", "always", [1.0])])
+    told = {"when": "2026", "cpus": 2, "kernel": "6", "commit": "abc"}
+    for number, ratio in enumerate((0.57, 0.82)):
+        rows = [{"key": "http-send", "ratio": ratio, "contenders": []}]
+        (tmp_path / f"compare-{number}.json").write_text(
+            json.dumps({"machine": told, "rows": rows}))
+    assert "| not in every run |" in asked_line(report.page(), "HTTP, durable")
+
+
 def test_a_plot_with_a_logarithmic_scale_puts_decades_at_equal_distances():
     tree = ElementTree.fromstring(plots.lines("T", "x", "y", {"a": [(1, 1.0), (2, 10.0),
                                                                     (3, 100.0)]}, log_y=True))
