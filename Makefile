@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test debug-test asan-run asan-test fuzz fuzz-api soak mutants bench asv asv-html gate peers lint build clean distclean FORCE
+.PHONY: help run test debug-test asan-run asan-test fuzz fuzz-api soak soak-broker mutants bench asv asv-html gate peers lint build clean distclean FORCE
 
 # release, debug (bounds checked), trace (for coverage; several times slower) or asan.
 PENSTOCK_BUILD ?= release
@@ -77,6 +77,9 @@ asan-test: ## run the tests of C code with addresses and undefined behaviour che
 
 soak: build $(VENV)/test ## kill it thousands of times under load, and hold it against its models at length
 	@exec $(PY) -m pytest -q tests/crash tests/property --soak $(ARGS)
+
+soak-broker: build $(VENV)/test ## let the broker and its model walk STEPS steps (1000000) in JOBS processes (2)
+	@exec $(PY) tests/property/walk.py --steps $(or $(STEPS),1000000) --jobs $(or $(JOBS),2) $(ARGS)
 
 mutants: build $(VENV)/test ## break each rule of safety and see a test fail
 	@exec $(PY) tests/mutants/run.py $(ARGS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
 import os
 import shutil
@@ -9,8 +10,11 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from penstock.engine import Consumer, Queue, Store
+from penstock.engine.maintenance import Maintenance
+from penstock.engine.store import file_lock
 
 SEGMENT = 1 << 20
 LONG = 3_600_000
@@ -27,6 +31,26 @@ def quiet(store: Store) -> Store:
     """The store without its maintenance thread: what happens is what the test does."""
     store._maintenance().stop()
     return store
+
+
+def unattended(path: Path, **options: Any) -> Store:
+    """The store at path without its maintenance thread from the beginning: see quiet()."""
+    with mock.patch.object(Maintenance, "start", lambda self: None):
+        return opened(path, **options)
+
+
+def killed(*stores: Store) -> None:
+    """What a kill -9 of all who have this store open would do: let go of it and write nothing.
+
+    A batch that is still held would keep it: then the next open would join it, and recover nothing.
+    """
+    path = stores[0].path
+    for store in stores:
+        store._maintenance().stop()
+        store._end()
+    lock = os.open(Path(path, "LOCK"), os.O_RDWR)
+    assert file_lock(lock, fcntl.F_WRLCK, wait=False), "something still holds the store"
+    os.close(lock)
 
 
 def crashed(store: Store, to: Path) -> Path:

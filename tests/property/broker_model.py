@@ -5,6 +5,7 @@ Times are seconds that the test says have passed; nothing here looks at a clock.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 ATTEMPTS = 3
@@ -16,6 +17,25 @@ class Message:
     body: bytes
     key: str
     tag: str
+
+
+@dataclass
+class Log:
+    """What was sent, in order, and for each key the offsets that have it."""
+
+    messages: list[Message] = field(default_factory=list)
+    lines: dict[str, list[int]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.messages)
+
+    def __getitem__(self, offset: int) -> Message:
+        return self.messages[offset]
+
+    def add(self, messages: Iterable[Message]) -> None:
+        for message in messages:
+            self.lines.setdefault(message.key, []).append(len(self.messages))
+            self.messages.append(message)
 
 
 @dataclass
@@ -44,6 +64,8 @@ class Group:
     unsure: set[int] = field(default_factory=set)
     # Given back for the last time: on its way to the dead letters, or there.
     dying: set[int] = field(default_factory=set)
+    # For each key how much of its line is done with; see first().
+    passed: dict[str, int] = field(default_factory=dict)
 
     def wants(self, message: Message) -> bool:
         return not self.tag or message.tag == self.tag
@@ -60,25 +82,32 @@ class Group:
         return offset not in self.done and (offset in self.dying or (
             self.used_up(offset) and offset not in self.leases))
 
-    def before(self, log: list[Message], offset: int) -> list[int]:
-        """What must be done with before it may be given."""
+    def blocked(self, log: Log, offset: int) -> bool:
+        """Whether something must be done with before it may be given."""
         if self.order == "none" or (self.order == "key" and not log[offset].key):
-            return []
-        return [
-            at for at in range(offset)
-            if at not in self.done and self.wants(log[at])
-            and (self.order == "strict" or log[at].key == log[offset].key)
-        ]
+            return False
+        if self.order == "strict":
+            return self.first(log, "", range(len(log))) < offset
+        key = log[offset].key
+        return self.first(log, key, log.lines[key]) < offset
 
-    def ready(self, log: list[Message], offset: int) -> bool:
+    def first(self, log: Log, key: str, line: Sequence[int]) -> int:
+        """The first of a line that is wanted and not done with: only a seek moves it back."""
+        at = self.passed.get(key, 0)
+        while at < len(line) and (line[at] in self.done or not self.wants(log[line[at]])):
+            at += 1
+        self.passed[key] = at
+        return line[at] if at < len(line) else len(log)
+
+    def ready(self, log: Log, offset: int) -> bool:
         """Whether nothing keeps it from being given."""
         return (
             offset not in self.done and offset not in self.leases and offset not in self.waiting
             and not self.may_die(offset) and self.wants(log[offset])
-            and not self.before(log, offset)
+            and not self.blocked(log, offset)
         )
 
-    def check(self, log: list[Message], offset: int, tries: int) -> None:
+    def check(self, log: Log, offset: int, tries: int) -> None:
         """It was given: every rule that it may have broken."""
         assert offset < len(log), "nobody sent it"
         assert offset not in self.done, f"{offset} was confirmed"
@@ -86,7 +115,7 @@ class Group:
         assert offset not in self.waiting, f"{offset} comes early"
         assert offset not in self.dying, f"{offset} is a dead letter"
         assert self.wants(log[offset]), f"{offset} is not wanted"
-        assert not self.before(log, offset), f"{offset} comes before its turn"
+        assert not self.blocked(log, offset), f"{offset} comes before its turn"
         sure = self.tries.get(offset, 0) + 1
         assert tries == sure or (offset in self.unsure and sure == 2 and tries == 1)
         assert not self.limited or tries <= ATTEMPTS
@@ -116,7 +145,7 @@ class Group:
     def seek(self, offset: int) -> None:
         """Start again there: receipts, delays and counts are those of another life."""
         self.done = set(range(offset))
-        for gone in (self.leases, self.waiting, self.tries):
+        for gone in (self.leases, self.waiting, self.tries, self.passed):
             gone.clear()
         self.dying.clear()
         self.unsure.clear()

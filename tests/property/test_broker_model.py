@@ -9,14 +9,11 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
-from broker_model import ATTEMPTS, WINDOW_S, Group, Ids, Lease, Message
-from engine_language import crashed, opened, quiet, split
+from broker_model import ATTEMPTS, WINDOW_S, Group, Ids, Lease, Log, Message
+from engine_language import killed, split, unattended
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -24,7 +21,6 @@ from hypothesis.stateful import (
     RuleBasedStateMachine,
     consumes,
     initialize,
-    invariant,
     multiple,
     rule,
 )
@@ -50,25 +46,19 @@ Given = tuple[str, bytes]
 
 class Brokered(RuleBasedStateMachine):
     receipts = Bundle("receipts")
-    steps = 0
-
-    @invariant()
-    def counted(self) -> None:
-        Brokered.steps += 1
 
     @initialize()
     def begin(self) -> None:
         memory = "/dev/shm" if Path("/dev/shm").is_dir() else None
         self.root = Path(tempfile.mkdtemp(prefix="penstock-", dir=memory))
-        self.life = 0
         self.now = 0.0
-        self.log: list[Message] = []
+        self.log = Log()
         self.ids = Ids()
         self.models = {name: Group(**MODELS[name]) for name in NAMES}
         # Dead letters in their order: the group they came from, the offset there, what they are.
         self.dead: list[tuple[str, int, Message]] = []
         self.buried: set[int] = set()
-        self.open(self.root / "0")
+        self.open()
         red = self.store.queue("red")
         red.configure(dedup_ms=int(WINDOW_S * 1000))
         for name, model in self.models.items():
@@ -80,14 +70,15 @@ class Brokered(RuleBasedStateMachine):
                 fields["filter"] = model.tag
             self.ask("group.set", group=name, **fields)
 
-    def open(self, path: Path) -> None:
-        self.store = quiet(opened(path))
+    def open(self) -> None:
+        self.store = unattended(self.root)
         self.store._clock(int(self.now * 1e6))
         self.broker = Broker(self.store, Limits())
         self.asks = Groups(self.broker, lambda: 0)
         self.seeing = Seeing(self.broker)
         self.queue = self.broker.open("red", create=True)
-        self.broker.open("dead", create=True)
+        self.dead_letters = self.broker.open("dead", create=True)
+        self.names = {self.group(name).id: name for name in NAMES}
 
     def ask(self, do: str, **fields: Any) -> Any:
         return self.asks(do, {"queue": "red", **fields})
@@ -108,7 +99,7 @@ class Brokered(RuleBasedStateMachine):
         assert receipt.offset == (len(self.log) if known is None else known)
         if known is None and id_:
             self.ids.store(id_, len(self.log), self.now)
-        self.log += sent[known is not None :]
+        self.log.add(sent[known is not None :])
         assert self.queue.stat()["visible"] == len(self.log)
 
     # Taking, and what can be done with what was taken.
@@ -148,12 +139,11 @@ class Brokered(RuleBasedStateMachine):
     def bury(self) -> None:
         """Look at the dead letters that are new: each was to die, and died once."""
         self.store._flush()
-        ids = {self.group(name).id: name for name in NAMES}
-        batch = self.store.queue("dead").read(offset=len(self.dead), max_messages=1000)
+        batch = self.dead_letters.read(offset=len(self.dead), max_messages=1000)
         for at, body in enumerate(batch.tolist()):
             origin = batch.origin(at)
             assert origin is not None and int(batch.offsets[at]) == len(self.dead)
-            name, offset = ids[origin.group], origin.offset
+            name, offset = self.names[origin.group], origin.offset
             model = self.models[name]
             assert model.may_die(offset), f"{offset} of {name!r} died before its time, or twice"
             assert body == self.log[offset].body and origin.attempts == ATTEMPTS
@@ -245,7 +235,7 @@ class Brokered(RuleBasedStateMachine):
             return
         for at in left:
             self.buried.add(at)
-            self.log.append(self.dead[at][2])
+            self.log.add([self.dead[at][2]])
         found = self.queue.read(offset=len(self.log) - len(left), max_messages=max(1, len(left)))
         assert found.tolist() == [self.dead[at][2].body for at in left]
 
@@ -258,12 +248,11 @@ class Brokered(RuleBasedStateMachine):
     @rule(clean=st.booleans())
     def restart(self, clean: bool) -> None:
         self.bury()
-        self.life += 1
-        path = Path(self.store.path)
-        if not clean:
-            path = crashed(self.store, self.root / str(self.life))
-        self.store.close()
-        self.open(path)
+        if clean:
+            self.store.close()
+        else:
+            killed(self.store)
+        self.open()
         for model in self.models.values():
             model.restart(crashed=not clean)
         self.bury()
@@ -320,14 +309,3 @@ def asks_of(name: str) -> dict[str, Any]:
 
 TestBroker = Brokered.TestCase
 TestBroker.settings = settings(settings.get_profile("engine"), stateful_step_count=50)
-
-
-@pytest.fixture(autouse=True)
-def long(request: pytest.FixtureRequest) -> Iterator[None]:
-    """With --soak a machine walks twenty times as far, and says how far that was."""
-    if request.config.getoption("--soak"):
-        TestBroker.settings = settings(TestBroker.settings, stateful_step_count=1000)
-    began = time.monotonic()
-    yield
-    if request.config.getoption("--soak"):
-        print(f"{Brokered.steps:,} steps of the broker model, {time.monotonic() - began:,.0f} s")

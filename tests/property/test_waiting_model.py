@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from engine_language import crashed, messages, opened, quiet
+from engine_language import killed, messages, unattended
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
@@ -54,7 +54,7 @@ class Worker:
     """One process's view: a broker with producers of its own."""
 
     def __init__(self, path: Path) -> None:
-        self.store = quiet(opened(path))
+        self.store = unattended(path)
         self.broker = Broker(self.store, Limits(half_ms=LIFE * HALF_HOUR // 1000))
         self.halves = Transactions(self.broker)
         self.schedule = self.halves.schedule
@@ -70,13 +70,13 @@ class Schedule(RuleBasedStateMachine):
         self.root = Path(tempfile.mkdtemp(prefix="penstock-", dir=memory))
         self.start = time.time_ns() // 1000
         self.now = 0            # the clock stands at even half hours, times are odd ones
-        self.life = self.count = 0
+        self.count = 0
         self.model: dict[int, Waiting] = {}
         self.heard: list[Check] = []
-        self.open(self.root / "0")
+        self.open()
 
-    def open(self, path: Path) -> None:
-        self.workers = [Worker(path) for _ in range(2)]
+    def open(self) -> None:
+        self.workers = [Worker(self.root) for _ in range(2)]
         for name in QUEUES:
             self.workers[0].store.queue(name)
         self.tick()
@@ -254,13 +254,13 @@ class Schedule(RuleBasedStateMachine):
 
     @rule(clean=st.booleans())
     def restart(self, clean: bool) -> None:
-        self.life += 1
-        path = Path(self.workers[0].store.path)
-        if not clean:
-            path = crashed(self.workers[0].store, self.root / str(self.life))
-        for worker in self.workers:
-            worker.store.close()
-        self.open(path)
+        stores = [worker.store for worker in self.workers]
+        if clean:
+            for store in stores:
+                store.close()
+        else:
+            killed(*stores)
+        self.open()
 
     def refused(self, kind: Kind, call: Callable[[], object]) -> None:
         try:
