@@ -26,7 +26,8 @@ cdef int receipt_whole(Store store, uint32_t queue_id, uint32_t group_id, uint64
     offset = group.floor // window * window + (short_ >> 32 & (window - 1))
     if offset < group.floor:
         offset += window
-    while offset < group.cursor and short_ >> 63 == 0:
+    # With a filter, what is leased can lie before the cursor as well as behind it, after a crash.
+    while offset < load64(&queue.next) and short_ >> 63 == 0:
         if tree_find(core, group, offset, False, &path) == DONE and path.slot.state == LEASED:
             mac = receipt_mac(core, group, offset, path.slot.nonce)
             if <uint32_t>mac == <uint32_t>short_:

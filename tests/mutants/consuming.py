@@ -59,6 +59,13 @@ CONSUMING = (
         (MODES,),
     ),
     Mutant(
+        "what a group with a filter knows beyond its cursor counts as confirmed, too",
+        "engine/_take.pxi",
+        "queue != NULL and receipt.offset < load64(&queue.next):",
+        "queue != NULL and receipt.offset < group.cursor:",
+        ("tests/unit/test_engine_filtered.py",),
+    ),
+    Mutant(
         "an id is forgotten when its window ends",
         "engine/_dedup.pxi",
         "            if not waits[0] and entry.stored_us + span > now:\n",

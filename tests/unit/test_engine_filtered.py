@@ -9,8 +9,22 @@ import threading
 from pathlib import Path
 
 import pytest
-from engine_language import LONG, crashed, deliveries, in_child, opened, quiet, split, started
+from engine_language import (
+    DONE,
+    LONG,
+    STALE,
+    crashed,
+    deliveries,
+    in_child,
+    killed,
+    opened,
+    quiet,
+    split,
+    started,
+    unattended,
+)
 from penstock.engine import Attributes, Consumer, FilterError, Queue, Store
+from penstock.engine._core import short_receipts, whole_receipts
 from penstock.engine.check import check
 
 TAGS = ("a", "b", "c")
@@ -311,3 +325,23 @@ def test_changes_beside_a_receiver_lose_nothing(tmp_path: Path) -> None:
         receiver.join()
         with opened(crashed(store, tmp_path / "crashed")) as other:
             assert found <= set(taken(other.queue("q").group("g")))
+
+
+def test_what_is_known_beyond_the_cursor_after_a_crash_is_confirmed_once_and_again(
+    tmp_path: Path,
+) -> None:
+    """Its delivery is in the log, where the cursor was is not: the slot stands ahead of it."""
+    store = unattended(tmp_path / "s")
+    store.queue("q").group("g").filter("tag", "a")
+    send(store.queue("q"), "a")
+    for lease_ms in (0, 0, LONG):
+        killed(store)
+        store = unattended(tmp_path / "s")
+        group = store.queue("q").group("g")
+        receipt = group.receive(1, lease_ms=lease_ms).receipts
+    # Its handle of 63 bits finds it, too.
+    assert whole_receipts(group, short_receipts(receipt)) == [receipt]
+    assert group.confirm(receipt) == bytes([DONE])
+    assert group.confirm(receipt) == bytes([STALE])
+    assert group.confirm(receipt, again=True) == bytes([DONE])
+    store.close()
