@@ -14,6 +14,7 @@ from penstock.aqueue import AsyncMessage, AsyncQueue
 from penstock.areplies import AsyncReplies
 from penstock.attributes import Carried
 from penstock.checks import AsyncChecks, AsyncHandler
+from penstock.consume import Consumption
 from penstock.errors import ConnectionLostError, PenstockError, TimeoutError
 from penstock.halves import AsyncAtomic, AsyncHalf
 from penstock.later import id_number
@@ -63,6 +64,7 @@ class AsyncClient(Seeing, Waiting):
         self._waiting: list[asyncio.Future[None]] = []
         self.replies = AsyncReplies(self)
         self.checks = AsyncChecks(self)
+        self.consumptions: set[Consumption] = set()
 
     @classmethod
     async def connect(
@@ -101,6 +103,7 @@ class AsyncClient(Seeing, Waiting):
     async def close(self) -> None:
         """Close the connection; what is in flight fails with ClosedError."""
         if self.session.state is State.ONLINE:
+            await asyncio.gather(*(one.close() for one in self.consumptions))
             await self.replies.close()
         self.flush()
         self.session.close()

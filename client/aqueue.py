@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Unpack
 
 from penstock import model
 from penstock.attributes import Carried
 from penstock.consume import Consumption
+from penstock.errors import PenstockError
 from penstock.halves import AsyncHalf, Prepared
 from penstock.later import Moment, later_of
 from penstock.membership import Membership
 from penstock.model import Bytes, Level, Sought, as_bytes
-from penstock.request import Handle
+from penstock.request import Handle, Nobody
 from penstock.wire import ATTRIBUTED, Delivered, Receipt
 
 if TYPE_CHECKING:
@@ -165,6 +167,20 @@ class AsyncQueue:
         receipt: Receipt = await client.ask(call, client.timeout)
         return receipt
 
+    async def send_each(
+        self, bodies: Iterable[Bytes], durability: Level = "disk", window: int = model.EACH_WINDOW
+    ) -> list[Receipt]:
+        """A receipt per message: each is stored by itself, window of them are on their way."""
+        receipts: list[Receipt] = []
+        for parts in model.chunks(map(as_bytes, bodies), max(1, window)):
+            waiting: list[asyncio.Future[Receipt]] = []
+            for body in parts:
+                if len(self._session.pending) >= self.client.in_flight:
+                    await self.client.room()
+                waiting.append(self.send_nowait(body, durability))
+            receipts += await asyncio.gather(*waiting)
+        return receipts
+
     async def receive(
         self,
         max_messages: int = 1,
@@ -192,8 +208,9 @@ class AsyncQueue:
     async def _receive(
         self, max_messages: int, wait: float, lease: float, max_bytes: int
     ) -> list[AsyncMessage]:
+        future = self.client.loop.create_future()
         call = model.receive_call(
-            self.client.loop.create_future(),
+            future,
             self.handle,
             max_messages,
             model.milliseconds(lease),
@@ -201,7 +218,21 @@ class AsyncQueue:
             max_bytes,
         )
         client = self.client
-        return [AsyncMessage(client, m) for m in await client.ask(call, client.timeout + wait)]
+        try:
+            found = await client.ask(call, client.timeout + wait)
+        except (asyncio.CancelledError, TimeoutError):
+            self._give_back(future)
+            raise
+        return [AsyncMessage(client, m) for m in found]
+
+    def _give_back(self, future: asyncio.Future[list[Delivered]]) -> None:
+        """Release what came in the same loop turn in which its receiver was cancelled."""
+        if not future.done() or future.cancelled() or future.exception() or not future.result():
+            return
+        receipts = [delivered.receipt for delivered in future.result()]
+        with contextlib.suppress(PenstockError):
+            self._session.call(model.release_call(Nobody(), receipts, 0.0))
+            self.client.flush_soon()
 
     async def peek(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from penstock.aio import AsyncMessage, AsyncQueue
 
 LOG = logging.getLogger("penstock")
+CLOSE_SECONDS = 5.0
 Handler = Callable[["AsyncMessage"], Awaitable[object]]
 
 
@@ -26,6 +28,9 @@ class Consumption:
          them have their lease extended three times per lease.
       2. done holds those whose confirmation was not asked for yet: they leave together, at
          the end of a loop turn, in one request.
+      3. asked holds the confirmations and releases under way.
+      4. From the first message on until it has drained, its client knows it, and drains it
+         before it closes: a loop that was left is closed by the event loop, perhaps later.
     """
 
     def __init__(
@@ -45,7 +50,7 @@ class Consumption:
         self._wait = wait
         self._leased: dict[int, AsyncMessage] = {}
         self._done: list[AsyncMessage] = []
-        self._confirming: set[asyncio.Task[None]] = set()
+        self._asked: set[asyncio.Task[None]] = set()
         self._scheduled = False
 
     def __aiter__(self) -> AsyncGenerator[AsyncMessage, None]:
@@ -58,8 +63,21 @@ class Consumption:
             raise InvalidError("a consumption without a handler is iterated over, not awaited")
         return self._run(self._handler).__await__()
 
+    async def close(self) -> None:
+        """Confirm what is done, and give back what a loop still holds; the client closes.
+
+        What a handler still works at keeps its lease: nobody else shall begin it meanwhile.
+        """
+        with contextlib.suppress(asyncio.TimeoutError):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self._drain(release=self._handler is None)
+
+    def _begin(self) -> asyncio.Task[None]:
+        self._queue.client.consumptions.add(self)
+        return asyncio.create_task(self._extend())
+
     async def _each(self) -> AsyncGenerator[AsyncMessage, None]:
-        extender = asyncio.create_task(self._extend())
+        extender = self._begin()
         ready: deque[AsyncMessage] = deque()
         try:
             while True:
@@ -76,7 +94,7 @@ class Consumption:
             await self._drain()
 
     async def _run(self, handler: Handler) -> None:
-        extender = asyncio.create_task(self._extend())
+        extender = self._begin()
         running: set[asyncio.Task[None]] = set()
         try:
             while True:
@@ -126,11 +144,12 @@ class Consumption:
         self._scheduled = False
         messages, self._done = self._done, []
         if messages:
-            task = asyncio.ensure_future(
-                self._attempt(self._queue.client.confirm(messages), "confirm")
-            )
-            self._confirming.add(task)
-            task.add_done_callback(self._confirming.discard)
+            self._ask(self._queue.client.confirm(messages), "confirm")
+
+    def _ask(self, request: Awaitable[list[Verdict]], what: str) -> None:
+        task = asyncio.ensure_future(self._attempt(request, what))
+        self._asked.add(task)
+        task.add_done_callback(self._asked.discard)
 
     async def _attempt(self, request: Awaitable[list[Verdict]], what: str) -> None:
         try:
@@ -153,11 +172,12 @@ class Consumption:
                     self._queue.client.extend(messages, self._lease), "extension"
                 )
 
-    async def _drain(self) -> None:
+    async def _drain(self, release: bool = True) -> None:
         self._confirm_done()
-        if self._leased:
+        if self._leased and release:
             messages = list(self._leased.values())
             self._leased.clear()
-            await self._attempt(self._queue.client.release(messages, 0.0), "release")
-        while self._confirming:
-            await asyncio.wait(self._confirming)
+            self._ask(self._queue.client.release(messages, 0.0), "release")
+        while self._asked:
+            await asyncio.wait(self._asked)
+        self._queue.client.consumptions.discard(self)

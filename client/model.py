@@ -24,6 +24,7 @@ DURABILITY: dict[str, int] = {"kernel": 0, "disk": 1}
 DEFAULT_ADDRESS = "tcp://127.0.0.1:7711"
 WAIT_MS_LIMIT = 0xFFFFFFFF
 RECEIVE_BYTES = 4 << 20
+EACH_WINDOW = 1000
 
 
 class Sought(NamedTuple):
@@ -166,7 +167,7 @@ def confirm_call(waiter: Waiter, receipts: Sequence[bytes]) -> Call:
 
 
 def release_call(
-    waiter: Waiter, receipts: Sequence[bytes], delay: float | None, reason: str
+    waiter: Waiter, receipts: Sequence[bytes], delay: float | None, reason: str = ""
 ) -> Call:
     """delay None: as the group's retry policy says, or at once. reason is cut to what is kept."""
     delay_ms = wire.BY_POLICY if delay is None else milliseconds(delay)

@@ -65,3 +65,25 @@ class Nobody:
     def set_result(self, value: Any, /) -> None: ...
 
     def set_exception(self, error: Any, /) -> None: ...
+
+
+class Reply:
+    """A waiter whose owner looks at it under the client's lock."""
+
+    __slots__ = ("_done", "error", "value")
+
+    def __init__(self) -> None:
+        self._done = False
+        self.value: Any = None
+        self.error: BaseException | None = None
+
+    def done(self) -> bool:
+        return self._done
+
+    def set_result(self, value: Any, /) -> None:
+        self.value = value
+        self._done = True
+
+    def set_exception(self, error: BaseException, /) -> None:
+        self.error = error
+        self._done = True

@@ -3,45 +3,22 @@
 from __future__ import annotations
 
 import time as clock
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from typing import TYPE_CHECKING, Any, Unpack
 
 from penstock import model
 from penstock.attributes import Carried
 from penstock.halves import Half, Prepared
+from penstock.holding import consume
 from penstock.later import Moment, later_of
 from penstock.membership import Membership
 from penstock.model import Bytes, Level, Sought, as_bytes
-from penstock.request import Handle
+from penstock.request import Handle, Reply
 from penstock.session import Session
 from penstock.wire import ATTRIBUTED, Delivered, Receipt
 
 if TYPE_CHECKING:
     from penstock.sync import Client
-
-EACH_WINDOW = 1000
-
-
-class Reply:
-    """A waiter whose owner looks at it under the client's lock."""
-
-    __slots__ = ("_done", "error", "value")
-
-    def __init__(self) -> None:
-        self._done = False
-        self.value: Any = None
-        self.error: BaseException | None = None
-
-    def done(self) -> bool:
-        return self._done
-
-    def set_result(self, value: Any, /) -> None:
-        self.value = value
-        self._done = True
-
-    def set_exception(self, error: BaseException, /) -> None:
-        self.error = error
-        self._done = True
 
 
 class Message(model.MessageFields):
@@ -132,7 +109,7 @@ class Queue:
         return Half(self.client, self, prepared)
 
     def send_each(
-        self, bodies: Iterable[Bytes], durability: Level = "disk", window: int = EACH_WINDOW
+        self, bodies: Iterable[Bytes], durability: Level = "disk", window: int = model.EACH_WINDOW
     ) -> list[Receipt]:
         """A receipt per message: each is stored by itself, window of them are on their way."""
         level, handle, client = model.level_of(durability), self.handle, self.client
@@ -277,3 +254,14 @@ class Queue:
         found = self.client.queue(self.name, group=membership.group, create=False)
         found.membership = membership
         return found
+
+    def consume(
+        self, *, concurrency: int = 64, lease: float = 30.0, wait: float = 20.0
+    ) -> Generator[Message, None, None]:
+        """Messages for a loop without an end: each is confirmed when the loop asks for the next.
+
+        One whose body raises or breaks is given back, with those received and not begun: at most
+        concurrency are held at a time. A thread extends their leases meanwhile. Several threads
+        may each have a loop of their own.
+        """
+        return consume(self, concurrency, lease, wait)

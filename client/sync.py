@@ -17,11 +17,11 @@ from penstock.link import Link
 from penstock.model import Bytes, Level
 from penstock.redriving import Redriving, ignored
 from penstock.replies import Replies
-from penstock.request import Call
+from penstock.request import Call, Reply
 from penstock.later import Check, id_number
 from penstock.seeing import Seeing
 from penstock.session import Session, State
-from penstock.squeue import Message, Queue, Reply
+from penstock.squeue import Message, Queue
 from penstock.waiting import Waiting
 from penstock.wire import Verdict
 
@@ -65,6 +65,13 @@ class Client(Seeing, Waiting):
         except PenstockError:
             self.close()
             raise
+
+    @classmethod
+    def connect(
+        cls, address: str = model.DEFAULT_ADDRESS, *, connect_for: float = 5.0, **options: Any
+    ) -> Self:
+        """A client that is connected; tries for connect_for seconds."""
+        return cls(address, connect_for=connect_for, **options)
 
     def __enter__(self) -> Self:
         return self

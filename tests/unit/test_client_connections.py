@@ -44,9 +44,11 @@ def test_aio_sends_receives_confirms_and_seeks() -> None:
         await messages[0].confirm()
         with pytest.raises(penstock.StaleError):
             await messages[0].confirm()
+        each = await queue.send_each([b"x"] * 2500, window=700)
+        assert [receipt.offset for receipt in each] == list(range(3, 2503))
         await messages[1].extend(5)
         await messages[1].release()
-        assert (await queue.seek(offset=1)).messages == 2
+        assert (await queue.seek(offset=1)).messages == 2502
         assert [m.body for m in await queue.peek(offset=1)] == [b"two"]
         assert not (await queue.peek())[0].leased
         assert await queue.receive(0, wait=0) == []
@@ -116,6 +118,69 @@ def test_a_loop_confirms_what_returned_and_releases_what_raised() -> None:
     with_server(test)
 
 
+def test_a_loop_that_is_left_has_confirmed_and_released_before_its_client_is_closed() -> None:
+    async def run() -> None:
+        server = FakeServer()
+        await server.start()
+        try:
+            with pytest.raises(ValueError, match="cannot"):
+                async with AsyncClient(server.address, timeout=5.0) as client:
+                    queue = await client.queue("q")
+                    await queue.send_many([b"%d" % n for n in range(6)])
+                    async for message in queue.consume(concurrency=4):
+                        if message.offset == 2:
+                            raise ValueError("cannot")
+            assert server.confirmed == [0, 1] and server.released == [2, 3]
+        finally:
+            await server.stop()
+
+    asyncio.run(asyncio.wait_for(run(), 20))
+
+
+def test_closing_a_client_confirms_what_handlers_did_and_leaves_them_what_they_work_at() -> None:
+    async def test(server: FakeServer, client: AsyncClient) -> None:
+        queue = await client.queue("q")
+        await queue.send_many([b"quick", b"slow"])
+        end = asyncio.Event()
+
+        async def handle(message: AsyncMessage) -> None:
+            if message.body == b"slow":
+                await end.wait()
+
+        task = asyncio.ensure_future(asyncio.wait_for(queue.consume(handle), 20))
+        while server.confirmed != [0]:
+            await asyncio.sleep(0.005)
+        await client.close()
+        end.set()
+        with pytest.raises(penstock.ClosedError):
+            await task
+        assert server.released == []
+
+    with_server(test)
+
+
+def test_what_comes_in_the_turn_of_a_cancel_is_given_back() -> None:
+    async def test(server: FakeServer, client: AsyncClient) -> None:
+        queue = await client.queue("q")
+        await queue.send_many([b"0", b"1"])
+        task = asyncio.create_task(queue.receive(2))
+        answered = client.answered
+
+        def cancelled_as_well() -> None:
+            # The reply is taken, and its receiver is still to be woken.
+            if Verb.RECEIVE in server.frames:
+                task.cancel()
+            answered()
+
+        client.answered = cancelled_as_well  # type: ignore[method-assign]
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        while server.released != [0, 1]:
+            await asyncio.sleep(0.005)
+
+    with_server(test)
+
+
 def test_a_handler_runs_at_once_extends_its_leases_and_drains_on_cancel() -> None:
     async def test(server: FakeServer, client: AsyncClient) -> None:
         queue = await client.queue("q")
@@ -141,6 +206,66 @@ def test_a_handler_runs_at_once_extends_its_leases_and_drains_on_cancel() -> Non
         assert {1, 2} <= set(server.confirmed) and 0 in server.released
 
     with_server(test)
+
+
+def test_a_blocking_loop_confirms_what_returned_and_releases_what_raised() -> None:
+    with Background() as server, Client.connect(server.address) as client:
+        queue = client.queue("q")
+        queue.send_many([b"%d" % n for n in range(6)])
+        seen = []
+
+        def loop() -> None:
+            for message in queue.consume(concurrency=4):
+                if message.offset == 2 and message.attempts == 1:
+                    raise ValueError("cannot")
+                seen.append(message.offset)
+                if message.offset == 5:
+                    break
+
+        with pytest.raises(ValueError, match="cannot"):
+            loop()
+        assert server.confirmed == [0, 1] and server.released == [2, 3]
+        loop()
+        # What was left by a break was not done.
+        assert sorted(server.confirmed) == [0, 1, 2, 3, 4] and server.released == [2, 3, 5]
+        assert seen[:2] == [0, 1] and sorted(seen[2:]) == [2, 3, 4, 5]
+        with pytest.raises(penstock.InvalidError):
+            queue.consume(concurrency=0)
+        assert not [t for t in threading.enumerate() if t.name == "penstock-leases"]
+
+
+def test_a_blocking_loop_extends_what_it_holds() -> None:
+    with Background() as server, Client(server.address) as client:
+        queue = client.queue("q")
+        queue.send_many([b"0", b"1"])
+        for message in queue.consume(lease=0.03):
+            extended = len(server.extended)
+            while len(server.extended) == extended:
+                threading.Event().wait(0.002)
+            if message.offset == 1:
+                break
+        assert {0, 1} <= set(server.extended) and server.confirmed == [0]
+
+
+# What only one of two clients has: what asyncio alone can do, and parts that our other files use.
+ONLY = {
+    "Client": {"issue", "next_check", "wait"},
+    "AsyncClient": {"answered", "attach", "detach", "flush", "flush_soon", "room", "start"},
+    "AsyncQueue": {"send_nowait"},
+}
+
+
+@pytest.mark.parametrize(
+    ("blocking", "awaited"),
+    [(Client, AsyncClient), (penstock.Queue, penstock.AsyncQueue),
+     (penstock.Message, penstock.AsyncMessage)],
+)  # fmt: skip
+def test_both_clients_have_the_same_names(blocking: type, awaited: type) -> None:
+    one, other = (
+        {name for name in dir(kind) if not name.startswith("_")} - ONLY.get(kind.__name__, set())
+        for kind in (blocking, awaited)
+    )
+    assert one == other
 
 
 def test_an_unreachable_server_is_told_at_once_and_a_lost_one_in_time() -> None:
