@@ -29,6 +29,7 @@ cdef extern from "os.h" nogil:
     uint64_t clock_tick_us()
     void guard_install()
     int guarded(int (*call)(void*) noexcept nogil, void* with_)
+    bint readable(const void*)
     uint64_t monotonic_us()
     int file_lock(int fd, int kind, int wait)
     int byte_lock(int fd, int kind, uint64_t byte)

@@ -175,14 +175,19 @@ cdef int blank_at(void* with_) noexcept nogil:
     return 1
 
 
-cdef bint frame_whole(core_t* core, const uint8_t* base, uint64_t position, uint64_t salt) noexcept nogil:
-    """Whether a mapped segment has a whole frame at a position; one that cannot be read is none."""
+cdef int frame_verdict(core_t* core, const uint8_t* base, uint64_t position, uint64_t salt) noexcept nogil:
+    """The verdict on the frame at a position of a mapped segment; -1 if some of it cannot be read."""
     cdef judged_t what
     what.core = core
     what.base = base
     what.position = position
     what.salt = salt
-    return guarded(frame_judge_at, &what) == WHOLE
+    return guarded(frame_judge_at, &what)
+
+
+cdef bint frame_whole(core_t* core, const uint8_t* base, uint64_t position, uint64_t salt) noexcept nogil:
+    """Whether a mapped segment has a whole frame at a position; one that cannot be read is none."""
+    return frame_verdict(core, base, position, salt) == WHOLE
 
 
 cdef const record_t* record_at(core_t* core, uint64_t position) noexcept nogil:

@@ -210,14 +210,17 @@ cdef uint64_t frame_next(core_t* core, uint64_t position) noexcept nogil:
     cdef uint64_t number = position >> 32
     cdef uint64_t at = (position & BYTE) + 8
     cdef uint64_t salt
+    cdef int verdict
     cdef const uint8_t* base
     while number <= core.control.prepared:
         base = segment_map(core, number, &salt)
         # A segment whose header is damaged cannot be judged; those behind it can.
         while base != NULL and at < core.segment_size:
-            if frame_whole(core, base, number << 32 | at, salt):
+            verdict = frame_verdict(core, base, number << 32 | at, salt)
+            if verdict == WHOLE:
                 return number << 32 | at
-            at += 8
+            # No frame begins on a page that cannot be read, and each try can keep a failing disk busy for seconds.
+            at += PAGE - at % PAGE if verdict == -1 and not readable(base + at) else 8
         number += 1
         at = SEGMENT_HEADER_SIZE
     return 0

@@ -172,4 +172,9 @@ static inline int guarded(int (*call)(void *), void *with) {
     guard_mark = outer;
     return result;
 }
+
+static int byte_read(void *at) { return *(volatile const uint8_t *)at; }
+
+/* Whether the page of a mapped byte can be read. */
+static inline int readable(const void *at) { return guarded(byte_read, (void *)at) != -1; }
 #endif

@@ -24,9 +24,9 @@ PAGE = 4096
 libc = ctypes.CDLL(None, use_errno=True)
 
 
-def ptrace(request: int, pid: int) -> None:
+def ptrace(request: int, pid: int, data: int = 0) -> None:
     """Call it, or raise OSError."""
-    if libc.ptrace(ctypes.c_long(request), ctypes.c_long(pid), None, None) < 0:
+    if libc.ptrace(ctypes.c_long(request), ctypes.c_long(pid), None, ctypes.c_long(data)) < 0:
         raise OSError(ctypes.get_errno(), "ptrace")
 
 
@@ -104,3 +104,21 @@ def deaths(
     while die_after(ready, store, stores):
         yield stores
         stores += step
+
+
+def signals(act: Callable[[], object], number: int, most: int) -> int:
+    """How often a child that does an act gets a signal; more than most are not waited for."""
+    child = begin(lambda: act)
+    _, status = os.waitpid(child, 0)
+    count = 0
+    while count <= most:
+        stopped = os.WSTOPSIG(status)
+        count += stopped == number
+        ptrace(PTRACE_CONT, child, 0 if stopped == signal.SIGSTOP else stopped)
+        _, status = os.waitpid(child, 0)
+        if not os.WIFSTOPPED(status):
+            assert status == 0, f"the act failed: {status}"
+            return count
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return count

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import os
 import signal
 from pathlib import Path
 
 import pytest
-from engine_language import crashed, deliveries, in_child, messages, opened, quiet
+from engine_language import SEGMENT, crashed, deliveries, in_child, messages, opened, quiet
+from stepping import may_step, signals
 
 from penstock.engine import CorruptionError
 
@@ -57,6 +59,20 @@ def test_a_store_whose_log_cannot_be_read_to_its_end_is_refused(tmp_path: Path) 
             opened(left)
 
     assert in_child(work) == 0
+
+
+@pytest.mark.skipif(not may_step(), reason="this machine lets nobody see a child's signals")
+def test_a_page_that_cannot_be_read_is_not_tried_word_by_word(tmp_path: Path) -> None:
+    path = stored(tmp_path)
+    os.truncate(path / "log" / "00000001.seg", CUT)
+
+    def work() -> None:
+        with contextlib.suppress(CorruptionError):
+            opened(path).close()
+
+    # Two looks behind the end, each at a page and once more to see that it cannot be read.
+    most = 4 * (SEGMENT - CUT) // 4096 + 100
+    assert (SEGMENT - CUT) // 4096 <= signals(work, signal.SIGBUS, most) <= most
 
 
 def test_a_bus_error_of_the_program_is_not_ours(tmp_path: Path) -> None:
