@@ -135,13 +135,23 @@ def test_who_had_the_segment_open_is_told_by_the_kernel_and_writes_nothing_again
     assert [event.kind for event in survivor.since()] == [WRITE, SYNC]
 
 
-def test_what_the_page_cache_no_longer_has_is_lost_and_poisons(survivor: Survivor) -> None:
+@pytest.mark.parametrize("part", ["a byte of", "all of"])
+def test_what_the_page_cache_no_longer_has_is_lost_and_poisons(
+    survivor: Survivor, part: str
+) -> None:
     late = survivor.joined_late()
-    durable = late.stat()["durable"]
+    durable, written = late.stat()["durable"], late.stat()["written"]
     path = survivor.path / "store" / "log" / f"{durable >> 32:08x}.seg"
+    size = written - durable
     with open(path, "r+b") as file:
-        file.seek(durable & 0xFFFFFFFF)
-        file.write(bytes(late.stat()["written"] - durable))
+        file.seek((written if part == "a byte of" else durable) & 0xFFFFFFFF)
+        if part == "a byte of":
+            file.seek(file.tell() - size // 2)
+            byte = file.read(1)
+            file.seek(-1, os.SEEK_CUR)
+            file.write(bytes([byte[0] ^ 1]))
+        else:
+            file.write(bytes(size))
     with pytest.raises(StorePoisonedError):
         late.queue("red").append(b"later")
     assert survivor.store.stat()["poisoned"]

@@ -1,8 +1,9 @@
 """Change one rule of safety at a time in a copy of the tree and see that a test fails.
 
-    python tests/mutants/run.py [--only WORD ...] [--jobs N] [--keep]
+    python tests/mutants/run.py [--only WORD ...] [--jobs N] [--within SECONDS] [--keep]
 
-A mutant that no test notices is printed as SURVIVED, and the exit code is 1. Of an extension only
+A mutant that no test notices is printed as SURVIVED, one that lets a test go on for ever as HUNG:
+a test that notices says so within limits of its own. Then the exit code is 1. Of an extension only
 what a mutant changes is compiled anew, without optimisation: some 15 s. A test that notices a
 mutant must pass without it, which is seen once for each.
 """
@@ -11,21 +12,24 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
+from typing import NamedTuple
 
 from catalogue import MUTANTS, Mutant
 from cold import COLD_MUTANTS
 
 ROOT = Path(__file__).parents[2]
-WITHIN_S = 900
 COPIED = ("engine", "server", "client", "tests", "build", "setup.py", "pyproject.toml", "README.md",
           "docs", "examples", "benchmarks", "Makefile")
 UNITS = {"engine/_core": ("engine/",), "server/_wire": ("server/_wire", "engine/_core.pxd"),
@@ -65,19 +69,38 @@ def build(tree: Path, changed: str = "") -> None:
                    env={**os.environ, "PENSTOCK_BUILD": "quick"})
 
 
-def ended(tree: Path, tests: str) -> int:
-    """The exit code of tests in a tree."""
-    return subprocess.run(
+class Ended(NamedTuple):
+    """The exit code of a run of tests, None if it had to be ended; what failed first."""
+
+    code: int | None
+    failed: str
+
+
+def ended(tree: Path, tests: str, within_s: int) -> Ended:
+    """How tests end in a tree, or that they do not. What they started goes with them."""
+    running = subprocess.Popen(
         [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", tests],
-        cwd=tree, capture_output=True, text=True, check=False, timeout=WITHIN_S,
+        cwd=tree, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        start_new_session=True,
         env={**os.environ, "PYTHONPATH": os.fspath(tree / "build" / "names"),
-             "PENSTOCK_UNSHRUNK": "1"}).returncode
+             "PENSTOCK_UNSHRUNK": "1"})
+    try:
+        told = running.communicate(timeout=within_s)[0]
+    except subprocess.TimeoutExpired:
+        return Ended(None, "")
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(running.pid, signal.SIGKILL)
+        running.wait()
+    failed = re.search(r"^(?:FAILED|ERROR) \S+?(::.*?)(?: - .*)?$", told, re.MULTILINE)
+    return Ended(running.returncode, failed[1] if failed else "")
 
 
 class Trees:
     """One tree that is never changed, and as many to change as there are jobs."""
 
-    def __init__(self, folder: Path, jobs: int) -> None:
+    def __init__(self, folder: Path, jobs: int, within_s: int) -> None:
+        self.within_s = within_s
         self.sound = copied(folder / "sound")
         build(self.sound)
         self.free: SimpleQueue[Path] = SimpleQueue()
@@ -91,7 +114,7 @@ class Trees:
         """Whether tests pass in the tree as it is."""
         with self.looking:
             if tests not in self.passing:
-                self.passing[tests] = ended(self.sound, tests) == 0
+                self.passing[tests] = ended(self.sound, tests, self.within_s).code == 0
             return self.passing[tests]
 
 
@@ -106,16 +129,18 @@ def tried(trees: Trees, mutant: Mutant) -> str:
         path.write_text(text.replace(mutant.old, mutant.new))
         build(tree, mutant.file)
         for tests in mutant.tests:
-            try:
-                code = ended(tree, tests)
-            except subprocess.TimeoutExpired:
-                code = None
-            if code not in (0, 1, None):
+            code, failed = ended(tree, tests, trees.within_s)
+            if code == 0:
+                continue
+            if code is None:
+                return f"HUNG: {tests} did not end in {trees.within_s} s, which no test noticed"
+            # A signal ends it with less than nothing.
+            if code > 1:
                 return f"STALE: {tests} ended with {code}"
-            if code != 0 and not trees.passes(tests):
+            if not trees.passes(tests):
                 return f"STALE: {tests} fails without it"
-            if code != 0:
-                return f"killed by {tests}" + ("" if code else ", which did not end")
+            return f"killed by {tests.partition('::')[0]}{failed}" + (
+                f", of signal {-code}" if code < 0 else "")
         return "SURVIVED"
     except subprocess.CalledProcessError as error:
         return f"STALE: it does not compile: {error.stderr[-300:]}"
@@ -139,6 +164,7 @@ def main() -> int:
     parser.add_argument("--only", default=[""], nargs="+",
                         help="mutants whose rule or file has one of these words, in this order")
     parser.add_argument("--jobs", type=int, default=1, help="how many at once")
+    parser.add_argument("--within", type=int, default=900, help="seconds that tests may take")
     parser.add_argument("--keep", action="store_true", help="leave the copies where they are")
     options = parser.parse_args()
     every = sorted((*MUTANTS, *COLD_MUTANTS), key=lambda mutant: not mutant.file.endswith(".py"))
@@ -147,7 +173,7 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="penstock-mutants-"))
     bad = 0
     try:
-        trees = Trees(folder, options.jobs)
+        trees = Trees(folder, options.jobs, options.within)
         with ThreadPoolExecutor(options.jobs) as pool:
             running = {pool.submit(timed, trees, mutant): mutant for mutant in chosen}
             for number, done in enumerate(as_completed(running), 1):

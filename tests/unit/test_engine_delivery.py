@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import select
 import threading
 from pathlib import Path
 
 import pytest
-from engine_language import LONG, crashed, deliveries, in_child, opened, split
+from engine_language import LONG, crashed, deliveries, in_child, opened, quiet, split
 
-from penstock.engine import Queue
+from penstock.engine import Queue, SendReceipt
+from penstock.engine._core import Lane
 
 
 @pytest.fixture
@@ -110,6 +112,29 @@ def test_one_group_seeks_and_the_other_does_not_notice(queue: Queue) -> None:
     group.seek(offset=0)
     assert len(other.receive(10)) == 0
     assert len(group.receive(10)) == 10
+
+
+def test_a_confirmation_written_behind_a_rewind_undoes_none_of_it(tmp_path: Path) -> None:
+    with quiet(opened(tmp_path / "store")) as store:
+        queue = store.queue("red")
+        group = queue.group()
+        queue.append_many([b"a", b"b"])
+        batch = group.receive(2, lease_ms=LONG)
+        lane = Lane(store)
+        assert lane._confirm(1, batch.receipts, bytearray(2))
+        # Confirmed in memory, not in the log yet.
+        assert group.seek(offset=0) == (0, 2)
+        lane._kick()
+        found: dict[int, object] = {}
+        while not found:
+            assert select.select([lane.fileno()], [], [], 60)[0]
+            found = dict(lane._results())
+        assert isinstance(found[1], SendReceipt)
+        copy = crashed(store, tmp_path / "crashed")
+        lane.close()
+        assert deliveries(group) == {0: b"a", 1: b"b"}
+    with opened(copy) as store:
+        assert deliveries(store.queue("red").group()) == {0: b"a", 1: b"b"}
 
 
 def test_a_group_counts_what_it_does(queue: Queue) -> None:
