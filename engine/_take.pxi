@@ -275,7 +275,7 @@ cdef bint confirmed_before(core_t* core, const receipt_t* receipt) noexcept nogi
         return False
     stripe_lock(core, group)
     queue = find_queue(core, group.queue)
-    # Not only below the cursor: with a filter, what the log says of a message can be known before the cursor gets there.
+    # Not only below the cursor. With a filter, what the log says of a message is known before the cursor gets there.
     if group.id == receipt.group and queue != NULL and receipt.offset < load64(&queue.next):
         if receipt.offset < group.floor:
             found = True
