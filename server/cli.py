@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TypeAlias
 
 from penstock import ConnectionLostError, PenstockError, QueueNotFoundError
+from penstock.server.config import UsageError
 
 DEFAULT_SERVER = "127.0.0.1:7711"
 EXIT_OK = 0
@@ -42,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
+    except UsageError as error:
+        return _complain(error, EXIT_USAGE)
     except BrokenPipeError:
         # Whoever read our output has enough. Without this, Python complains on exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -8,23 +8,31 @@ import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from io import BufferedIOBase
 from typing import Any, BinaryIO, cast
 
-from penstock import Client, InvalidError, Verdict
+from penstock import Client, InvalidError, Verdict, model
 from penstock.attributes import KINDS, Carried
 from penstock.later import id_text
+from penstock.server.config import UsageError
 from penstock.server.output import Progress, body_fields, show
 
 CONNECT_SECONDS = 0.5
 SEND_CHUNK = 1000
+READ_BYTES = 1 << 20
 TAIL_CHUNK = 1000
+OFFSET_LIMIT = (1 << 63) - 1
 TAIL_WAIT_SECONDS = 5.0
 EXIT_OK = 0
 EXIT_FAILED = 1
 
 
 def connected(options: Namespace) -> Client:
-    """A client of the server that the options name."""
+    """A client of the server that the options name. Raises UsageError for what is no address."""
+    try:
+        model.parse_address(options.server)
+    except InvalidError as error:
+        raise UsageError(str(error)) from None
     return Client(options.server, connect_for=CONNECT_SECONDS, reconnect_for=10.0)
 
 
@@ -38,7 +46,7 @@ def send(options: Namespace) -> int:
         first = last = -1
         reached = options.durability
         with Progress("send", None) as progress:
-            for bodies in _chunks(_bodies(options), SEND_CHUNK):
+            for bodies in _batches(options):
                 if len(bodies) == 1 and not sent:
                     receipt = queue.send(bodies[0], options.durability, **when, **carried)
                 else:
@@ -66,34 +74,28 @@ def _carried(options: Namespace) -> Carried:
     return cast(Carried, given)
 
 
-def _bodies(options: Namespace) -> Iterator[bytes]:
+def _batches(options: Namespace) -> Iterator[list[bytes]]:
+    """What the options say is to be sent, in parts that fit a frame."""
     if options.body:
-        yield from (os.fsencode(body) for body in options.body)
+        yield from model.chunks((os.fsencode(body) for body in options.body), SEND_CHUNK)
     elif options.file in (None, "-"):
-        yield from _lines(sys.stdin.buffer, options.whole)
+        yield from _read(sys.stdin.buffer, options.whole)
     else:
         with open(options.file, "rb") as source:
-            yield from _lines(source, options.whole)
+            yield from _read(source, options.whole)
 
 
-def _lines(source: BinaryIO, whole: bool) -> Iterator[bytes]:
+def _read(source: BinaryIO, whole: bool) -> Iterator[list[bytes]]:
+    """The lines of a stream as they come: a pipe's are not held back until there are many."""
     if whole:
-        yield source.read()
-    else:
-        yield from (line.removesuffix(b"\n") for line in source)
-
-
-def _chunks(bodies: Iterator[bytes], size: int) -> Iterator[list[bytes]]:
-    chunk: list[bytes] = []
-    held = 0
-    for body in bodies:
-        if chunk and (len(chunk) == size or held + len(body) > 1 << 20):
-            yield chunk
-            chunk, held = [], 0
-        chunk.append(body)
-        held += len(body)
-    if chunk:
-        yield chunk
+        yield [source.read()]
+        return
+    rest = b""
+    while part := cast(BufferedIOBase, source).read1(READ_BYTES):
+        *lines, rest = (rest + part).split(b"\n")
+        yield from model.chunks(lines, SEND_CHUNK)
+    if rest:
+        yield [rest]
 
 
 def receive(options: Namespace) -> int:
@@ -176,19 +178,19 @@ def _message_row(message: Any) -> dict[str, Any]:
 def place_of(text: str) -> dict[str, Any]:
     """The keywords of seek and peek for earliest, latest, an offset, or a time.
 
-    A time is ISO 8601, or an age as 90s, 15m, 2h or 7d.
+    A time is ISO 8601, or an age as 90s, 15m, 2h or 7d. Raises UsageError.
     """
     units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
     if text in ("earliest", "latest"):
         return {"place": text}
-    if text.isdigit():
+    if text.isdecimal() and int(text) <= OFFSET_LIMIT:
         return {"offset": int(text)}
-    if text[:-1].isdigit() and text[-1] in units:
-        return {"time": time.time() - int(text[:-1]) * units[text[-1]]}
     try:
+        if text[:-1].isdecimal() and text[-1] in units:
+            return {"time": time.time() - int(text[:-1]) * units[text[-1]]}
         return {"time": datetime.fromisoformat(text).timestamp()}
-    except ValueError:
-        raise InvalidError(f"{text!r} is no place: earliest, latest, an offset or a time") from None
+    except (ValueError, OverflowError):
+        raise UsageError(f"{text!r} is no place: earliest, latest, an offset or a time") from None
 
 
 def queue_create(options: Namespace) -> int:
@@ -249,10 +251,14 @@ def queue_set(options: Namespace) -> int:
 def _each_queue(options: Namespace, ask: Callable[[Client, str], Any]) -> int:
     rows: list[dict[str, Any]] = []
     with connected(options) as client:
-        for name in options.queues:
-            answer = ask(client, name)
-            rows.append({"queue": name} | (answer if isinstance(answer, dict) else {}))
-    show(rows, options.output)
+        try:
+            for name in options.queues:
+                answer = ask(client, name)
+                rows.append({"queue": name} | (answer if isinstance(answer, dict) else {}))
+        finally:
+            # What was done before one failed is told.
+            if rows:
+                show(rows, options.output)
     return EXIT_OK
 
 

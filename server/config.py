@@ -5,6 +5,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 
+class UsageError(ValueError):
+    """What the command line asks for makes no sense."""
+
+
 @dataclass(frozen=True, slots=True)
 class ServeOptions:
     """Everything `penstock serve` can be told.
@@ -35,30 +39,31 @@ class ServeOptions:
 
     def __post_init__(self) -> None:
         if not 1 <= self.workers <= 256:
-            raise ValueError(f"workers must be between 1 and 256, not {self.workers}")
+            raise UsageError(f"workers must be between 1 and 256, not {self.workers}")
         if not 1 <= self.connections <= 1 << 20:
-            raise ValueError(f"connections must be between 1 and 1048576, not {self.connections}")
+            raise UsageError(f"connections must be between 1 and 1048576, not {self.connections}")
         if self.durability not in ("disk", "kernel"):
-            raise ValueError(f"durability must be disk or kernel, not {self.durability!r}")
+            raise UsageError(f"durability must be disk or kernel, not {self.durability!r}")
         if self.cmq_clock < 0:
-            raise ValueError(f"a clock is wrong by 0 seconds or more, not {self.cmq_clock}")
+            raise UsageError(f"a clock is wrong by 0 seconds or more, not {self.cmq_clock}")
         for network in self.push_allow:
             ipaddress.ip_network(network)
-        if self.cmq_address:
-            parse_address(self.cmq_address)
+        for address in (self.tcp, self.http, self.cmq_tcp, self.cmq_address):
+            if address:
+                parse_address(address)
         if not self.tcp and not self.http and not self.cmq_tcp:
-            raise ValueError("neither a TCP nor an HTTP address was given")
+            raise UsageError("neither a TCP nor an HTTP address was given")
 
 
 def parse_address(text: str) -> tuple[str, int]:
-    """Host and port of HOST:PORT or [V6]:PORT; an empty host is the loopback. Raises ValueError."""
+    """Host and port of HOST:PORT or [V6]:PORT; an empty host is the loopback. Raises UsageError."""
     host, colon, digits = text.rpartition(":")
     if not colon or not digits.isascii() or not digits.isdigit() or int(digits) > 65535:
-        raise ValueError(f"an address is HOST:PORT with a port of 0 to 65535, not {text!r}")
+        raise UsageError(f"an address is HOST:PORT with a port of 0 to 65535, not {text!r}")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
     elif ":" in host:
-        raise ValueError(f"an IPv6 address is written [ADDRESS]:PORT, not {text!r}")
+        raise UsageError(f"an IPv6 address is written [ADDRESS]:PORT, not {text!r}")
     return host or "127.0.0.1", int(digits)
 
 

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from penstock import Client, InvalidError
+from penstock import Client
 from penstock.server.commands import EXIT_OK, connected, place_of
+from penstock.server.config import UsageError
 from penstock.server.output import Progress, show
 
 PAGE = 1000
@@ -127,7 +128,7 @@ def find(options: Namespace) -> int:
 
 
 def criteria(options: Namespace) -> dict[str, Any]:
-    """What find is asked for. Raises InvalidError."""
+    """What find is asked for. Raises UsageError."""
     wanted: dict[str, Any] = {
         name: value for name in (
             "id", "message_id", "tag", "key", "routing_key", "correlation", "text"
@@ -136,7 +137,7 @@ def criteria(options: Namespace) -> dict[str, Any]:
     }
     properties = [one.partition("=") for one in options.property]
     if not all(equals for _, equals, _ in properties):
-        raise InvalidError("a property is NAME=VALUE")
+        raise UsageError("a property is NAME=VALUE")
     if properties:
         wanted["properties"] = {name: value for name, _, value in properties}
     for option, offset, moment_ in (

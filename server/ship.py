@@ -26,10 +26,13 @@ from typing import Self
 from penstock.aio import AsyncClient, AsyncQueue
 from penstock.errors import ConnectionLostError, PenstockError
 from penstock.model import Level
+from penstock.server.broker.limits import Limits
+from penstock.server.config import parse_address
 from penstock.server.output import Progress
 
 LOGS = Path("/var/log")
 SNIFF_BYTES = 1 << 16
+LINE_BYTES = Limits().message_bytes
 IN_FLIGHT = 512
 RECEIVE_COUNT = 256
 LEASE_SECONDS = 60.0
@@ -47,6 +50,13 @@ def main(options: Namespace) -> int:
     lines = split(log.read_bytes())
     if not lines:
         raise PenstockError(f"{log} is empty: there is nothing to ship")
+    longest = max(range(len(lines)), key=lambda at: len(lines[at]))
+    if len(lines[longest]) > LINE_BYTES:
+        raise PenstockError(
+            f"line {longest + 1} of {log} has {len(lines[longest])} bytes, "
+            f"and a message has at most {LINE_BYTES}")
+    for address in (options.tcp, options.http):
+        parse_address(address)
     # By default SIGTERM ends us without a word, and the server would be nobody's.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
     data = options.data or tempfile.mkdtemp(prefix="penstock-")

@@ -33,6 +33,7 @@ class FakeServer:
         self.conversations: set[Conversation] = set()
         self.refuse: dict[int, Status] = {}
         self.mute: set[int] = set()
+        self.absent: set[str] = set()
         self.store_then_hang_up = 0
         self.shift = 0
         self.confirmed: list[int] = []
@@ -235,6 +236,8 @@ class Conversation(asyncio.Protocol):
 
     def admin(self, tag: int, payload: memoryview) -> bytes:
         document = json.loads(bytes(payload))
+        if document.get("name") in self.server.absent:
+            return wire.error_reply(Verb.ADMIN, tag, Status.NOT_FOUND, "it is not there")
         return wire.frame(Verb.ADMIN | wire.REPLY, tag, json.dumps({"asked": document}).encode())
 
     def ping(self, tag: int, payload: memoryview) -> bytes:
