@@ -304,7 +304,9 @@ def test_a_head_that_comes_again_means_the_same(server: Server) -> None:
             link.sendall(write)
             owed += count
             while replies.count(b"HTTP/1.1 ") < owed:
-                replies += link.recv(65536)
+                more = link.recv(65536)
+                assert more, replies
+                replies += more
     assert replies.count(b"HTTP/1.1 201 ") == len(bodies)
     assert replies.count(b"HTTP/1.1 404 ") == 1
     got = ask(server, "GET", "/v1/queues/again/peek?max=100")[1]["messages"]
