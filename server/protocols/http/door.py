@@ -97,12 +97,12 @@ class HttpDoor:
         seen = self.observer.paths.get(path)
         if seen is not None:
             if method not in ("GET", "HEAD"):
-                return not_allowed("GET, HEAD")
+                return not_allowed(["GET"])
             # The others must answer also when every thread is busy.
             return await self.looking.call(seen) if path == "/metrics" else seen()
         if path == "/v1/lag":
             if method not in ("GET", "HEAD"):
-                return not_allowed("GET, HEAD")
+                return not_allowed(["GET"])
             return await self.looking.lag_all(Call("", dict(parse_qsl(query)), request))
         parts = path.split("/")
         if parts[:3] == ["", "v1", "push"] and len(parts) in (3, 4):
@@ -115,7 +115,7 @@ class HttpDoor:
         if waiting:
             found = waiting.get("GET" if method == "HEAD" else method)
             if found is None:
-                return not_allowed(", ".join(waiting))
+                return not_allowed(waiting)
             id = unquote(parts[3]) if len(parts) > 3 else ""
             return await found(Call("", dict(parse_qsl(query)), request), id)
         topics = parts[:3] == ["", "v1", "topics"]
@@ -133,7 +133,7 @@ class HttpDoor:
             return render(404, Kind.NOT_FOUND, "there is nothing at this target")
         handler = handlers.get("GET" if method == "HEAD" else method)
         if handler is None:
-            return not_allowed(", ".join(handlers))
+            return not_allowed(handlers)
         more = unquote(parts[5]) if len(parts) > 5 else ""
         return await handler(Call(name, dict(parse_qsl(query)), request, more))
 

@@ -9,6 +9,7 @@ from penstock.server.broker.cron import Plan
 from penstock.server.broker.push import Subscription
 from penstock.server.broker.throttle import Quota
 from penstock.server.protocols.http import models, topics, waiting
+from penstock.server.protocols.http.parameters import HEADERS, NUMBERED, queries
 from penstock.server.protocols.http.problem import Problem
 
 QUEUE = "/v1/queues/{queue}"
@@ -92,7 +93,12 @@ OPERATIONS: tuple[tuple[str, str, str, Any, Any, int], ...] = (
     (f"{SCHEDULE}/pause", "post", "Pause a schedule", None, dict, 200),
     (f"{SCHEDULE}/resume", "post", "Go on from now", None, dict, 200),
     ("/v1/lag", "get", "How far all groups are behind", asks.Lag, dict, 200),
+    ("/livez", "get", "Whether the process lives", None, str, 200),
+    ("/readyz", "get", "Whether it takes requests", None, str, 200),
+    ("/metrics", "get", "What Prometheus scrapes", None, str, 200),
+    ("/openapi.json", "get", "This document", None, dict, 200),
 )
+QUERIES = queries(QUEUE, TOPIC, PENDING)
 Named = dict[Any, dict[str, Any]]     # how a model is referred to
 RAW = ("application/octet-stream", "application/x-ndjson", "application/vnd.penstock.batch")
 NAME = {
@@ -105,7 +111,7 @@ NAME = {
 def document() -> bytes:
     """The whole document as JSON."""
     pairs = [model for _, _, _, *pair, _ in OPERATIONS for model in pair]
-    used = [model for model in pairs if model not in (None, dict)]
+    used = [model for model in pairs if model not in (None, dict, str)]
     used.append(Problem)
     # Two may have one name, each in its own room: the references tell them apart.
     said, schemas = msgspec.json.schema_components(
@@ -128,15 +134,18 @@ def document() -> bytes:
 def operation(
     path: str, method: str, summary: str, request: Any, answer: Any, status: int, named: Named
 ) -> dict[str, Any]:
+    kind = "text/plain" if answer is str else "application/json"
     responses: dict[str, Any] = {
-        str(status): {"description": "done", **content("application/json", answer, named)},
+        str(status): {"description": "done", **content(kind, answer, named)},
         "default": {
             "description": "refused", **content("application/problem+json", Problem, named)
         },
     }
     if method == "put" and status == 201:
         responses["200"] = {**responses["201"], "description": "it was there"}
-    made: dict[str, Any] = {"summary": summary, "responses": responses}
+    made: dict[str, Any] = {
+        "operationId": operation_id(method, path), "summary": summary, "responses": responses,
+    }
     if "{queue}" in path:
         made["parameters"] = [{"name": "queue", "in": "path", "required": True, "schema": NAME}]
     if "{topic}" in path:
@@ -159,11 +168,13 @@ def operation(
         schema = {"type": "string", "maxLength": 128}
         made["parameters"].append(
             {"name": "group", "in": "path", "required": True, "schema": schema})
-    if path.endswith("/peek"):
-        made["parameters"] += [
-            {"name": name, "in": "query", "schema": {"type": "integer", "minimum": 0}}
-            for name in ("offset", "max", "wait_ms")
-        ]
+    beside = (*QUERIES.get((path, method), ()), *(HEADERS if request is models.SendRequest else ()),
+              *(NUMBERED if request is waiting.AtomicRequest else ()))
+    if beside:
+        made["parameters"] = [*made.get("parameters", []), *beside]
+    if path == f"{QUEUE}/receive":
+        responses["200"]["content"]["application/octet-stream"] = {}
+        responses["204"] = {"description": "no message, asked for as octets"}
     if request is not None and request.__module__ == asks.__name__ and method == "get":
         made["parameters"] = made.get("parameters", []) + asked(request)
     elif request is not None:
@@ -173,6 +184,12 @@ def operation(
         if request is models.SendRequest:
             made["requestBody"]["content"].update({kind: {} for kind in RAW})
     return made
+
+
+def operation_id(method: str, path: str) -> str:
+    """What generators name a function: get_queues_queue_peek for /v1/queues/{queue}/peek."""
+    parts = path.removeprefix("/v1/").strip("/").split("/")
+    return "_".join([method, *(part.strip("{}").partition(".")[0] for part in parts)])
 
 
 def asked(model: Any) -> list[dict[str, Any]]:
@@ -196,5 +213,6 @@ def is_needed(model: Any) -> bool:
 def content(kind: str, model: Any, named: Named) -> dict[str, Any]:
     if model is None:
         return {}
-    schema = {"type": "object"} if model is dict else named[model]
+    plain = {dict: {"type": "object"}, str: {"type": "string"}}
+    schema = plain[model] if model in plain else named[model]
     return {"content": {kind: {"schema": schema}}}

@@ -1,5 +1,6 @@
 """RFC 9457 problems: the broker's refusals as HTTP statuses and JSON."""
 
+from collections.abc import Iterable
 from http import HTTPStatus
 
 import msgspec
@@ -68,6 +69,9 @@ def reply(value: object, status: int = 200) -> Response:
     return status, JSON, msgspec.json.encode(value)
 
 
-def not_allowed(methods: str) -> Response:
-    status, head, body = render(405, Kind.INVALID, f"this target takes {methods}")
-    return status, head + b"Allow: " + methods.encode() + b"\r\n", body
+def not_allowed(methods: Iterable[str]) -> Response:
+    """405: the target takes these methods, and HEAD where it takes GET."""
+    named = [more for one in methods for more in ((one, "HEAD") if one == "GET" else (one,))]
+    taken = ", ".join(named)
+    status, head, body = render(405, Kind.INVALID, f"this target takes {taken}")
+    return status, head + b"Allow: " + taken.encode() + b"\r\n", body

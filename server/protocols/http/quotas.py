@@ -18,7 +18,7 @@ class PushTargets:
         self.call = bridge.call
 
     async def answer(self, method: str, name: str, body: bytes) -> Response:
-        allowed = "PUT, DELETE" if name else "GET, HEAD"
+        allowed = ["PUT", "DELETE"] if name else ["GET"]
         if not name and method in ("GET", "HEAD"):
             return reply({"pushes": await self.call(self.pushes.shown)})
         if name and method == "PUT":
@@ -39,7 +39,7 @@ class QuotaTargets:
         self.call = bridge.call
 
     async def answer(self, method: str, scope: str, name: str, body: bytes) -> Response:
-        allowed = "GET, HEAD, PUT, DELETE" if scope else "GET, HEAD"
+        allowed = ["GET", "PUT", "DELETE"] if scope else ["GET"]
         if not scope and method in ("GET", "HEAD"):
             known = await self.call(self.quotas.all)
             rows = [QuotaRow(scope, name, quota) for (scope, name), quota in known.items()]
