@@ -197,7 +197,7 @@ class AsyncClient(Seeing, Waiting):
 
     async def admin(self, do: str, **fields: Any) -> Any:
         """What the server answers to one administrative request."""
-        call = model.admin_call(self.loop.create_future(), do, fields)
+        call = model.admin_call(self.loop.create_future(), do, fields, self.session)
         return await self.ask(call, self.timeout)
 
     async def list(self, prefix: str = "") -> Any:

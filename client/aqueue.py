@@ -132,7 +132,7 @@ class AsyncQueue:
         """
         prepared = Prepared.of(
             body, durability, producer_group, first_check, check_every, checks, delay, at, carried)
-        return AsyncHalf(self.client, self, prepared)
+        return AsyncHalf(self.client, self.name, lambda: self.send_as(*prepared))
 
     async def send_many(
         self,

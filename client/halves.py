@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, Unpack
 
@@ -47,27 +48,26 @@ class Half:
     """
 
     def __init__(
-        self, client: Client, queue: Queue | None = None, prepared: Prepared | None = None,
-        id: int = 0,
+        self, client: Client, name: str = "", send: Callable[[], Any] | None = None, id: int = 0
     ) -> None:
+        """name: the queue's or the topic's; send: what sends it as a half."""
         self.client = client
-        self.queue = queue
-        self.prepared = prepared
+        self.name = name
+        self.send = send
         self.id = id
         self.receipt: Receipt | None = None
         self.decided = False
 
     def prepare(self) -> Self:
         """Send it; what the block's beginning does."""
-        assert self.queue is not None and self.prepared is not None
-        body, durability, flags, ext = self.prepared
-        self.id = waiting_id(self.queue.send_as(body, durability, flags, ext))
+        assert self.send is not None
+        self.id = waiting_id(self.send())
         return self
 
     def commit(self) -> Receipt:
         """Let it into its queue, where the receipt says. Raises ExistsError if rolled back."""
-        name = self.queue.name if self.queue is not None else ""
-        receipt: Receipt = self.client.ask(lambda _, reply: later.commit_call(reply, self.id, name))
+        receipt: Receipt = self.client.ask(
+            lambda _, reply: later.commit_call(reply, self.id, self.name))
         self.receipt, self.decided = receipt, True
         return receipt
 
@@ -98,27 +98,26 @@ class AsyncHalf:
     """The same for the asyncio client: an asynchronous context manager."""
 
     def __init__(
-        self, client: AsyncClient, queue: AsyncQueue | None = None,
-        prepared: Prepared | None = None, id: int = 0,
+        self, client: AsyncClient, name: str = "",
+        send: Callable[[], Awaitable[Any]] | None = None, id: int = 0,
     ) -> None:
         self.client = client
-        self.queue = queue
-        self.prepared = prepared
+        self.name = name
+        self.send = send
         self.id = id
         self.receipt: Receipt | None = None
         self.decided = False
 
     async def prepare(self) -> Self:
         """Send it; what the block's beginning does."""
-        assert self.queue is not None and self.prepared is not None
-        body, durability, flags, ext = self.prepared
-        self.id = waiting_id(await self.queue.send_as(body, durability, flags, ext))
+        assert self.send is not None
+        self.id = waiting_id(await self.send())
         return self
 
     async def commit(self) -> Receipt:
         """Let it into its queue, where the receipt says. Raises ExistsError if rolled back."""
-        client, name = self.client, self.queue.name if self.queue is not None else ""
-        call = later.commit_call(client.loop.create_future(), self.id, name)
+        client = self.client
+        call = later.commit_call(client.loop.create_future(), self.id, self.name)
         receipt: Receipt = await client.ask(call, client.timeout)
         self.receipt, self.decided = receipt, True
         return receipt
@@ -203,8 +202,11 @@ class AsyncAtomic(Parts):
             self.receipts = await self.client.ask(call, self.client.timeout)
 
 
-def waiting_id(receipt: Receipt) -> int:
-    """The id of a half that was stored."""
+def waiting_id(told: Receipt | dict[str, Any]) -> int:
+    """The id of a half that was stored, in a queue or for a topic."""
+    if isinstance(told, dict):
+        return later.id_number(str(told["id"]))
+    receipt = told
     if receipt.pending is None:
         raise InvalidError("the server did not store this as a half")
     return receipt.pending

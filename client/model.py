@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 from penstock import later, wire
 from penstock.attributes import NOTHING, Attributes, Carried, pack, unpack
@@ -14,6 +14,9 @@ from penstock.errors import ForgedError, InvalidError, StaleError, TooLargeError
 from penstock.parse import fixed_fields, parse_messages, parse_verdicts
 from penstock.request import Call, Handle, Waiter
 from penstock.wire import EMPTY_RECEIPT, Delivered, Kind, Receipt, Verb, Verdict
+
+if TYPE_CHECKING:
+    from penstock.session import Session
 
 Level: TypeAlias = Literal["disk", "kernel"]
 Bytes: TypeAlias = bytes | bytearray | memoryview
@@ -25,6 +28,8 @@ DEFAULT_ADDRESS = "tcp://127.0.0.1:7711"
 WAIT_MS_LIMIT = 0xFFFFFFFF
 RECEIVE_BYTES = 4 << 20
 EACH_WINDOW = 1000
+# Of ADMIN, what stores messages.
+NUMBERED = ("topic.send",)
 
 
 class Sought(NamedTuple):
@@ -198,7 +203,13 @@ def seek_call(waiter: Waiter, handle: Handle, kind: Kind, value: int) -> Call:
     return Call(waiter, Verb.SEEK, encode, decode, handle)
 
 
-def admin_call(waiter: Waiter, do: str, fields: dict[str, Any]) -> Call:
+def admin_call(
+    waiter: Waiter, do: str, fields: dict[str, Any], session: Session | None = None
+) -> Call:
+    """What changes something is asked once; a send of a session has a number and may come again."""
+    numbered = session is not None and do in NUMBERED
+    if session is not None and numbered:
+        fields = {"sequence": session.next_sequence(), **fields}
     document = json.dumps({"do": do, **fields}).encode()
 
     def decode(payload: memoryview) -> Any:
@@ -206,7 +217,7 @@ def admin_call(waiter: Waiter, do: str, fields: dict[str, Any]) -> Call:
 
     # After a broken connection nobody knows whether a purge was done, and doing it again
     # would purge what was sent since.
-    retry = do in (
+    retry = numbered or do in (
         "pending.list", "pending.get", "schedule.list", "schedule.show",
         "queue.list", "queue.show", "group.show", "explain", "find", "trace", "lag", "topic.list",
         "topic.show", "offset.show", "offset.commit", "member.join", "member.list",

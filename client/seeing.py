@@ -11,6 +11,10 @@ from penstock.topics import Topic
 class Seeing(Grouping):
     """Asks that change nothing, and rewind. Answers are dictionaries, as docs/wire.md has them."""
 
+    def half(self, id: int | str) -> Any:
+        """A half that was prepared before, by its id."""
+        raise NotImplementedError
+
     def topic(self, name: str) -> Topic:
         """The topic of that name; nothing is asked of the server yet."""
         return Topic(self, name)

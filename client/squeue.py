@@ -106,7 +106,7 @@ class Queue:
         """
         prepared = Prepared.of(
             body, durability, producer_group, first_check, check_every, checks, delay, at, carried)
-        return Half(self.client, self, prepared)
+        return Half(self.client, self.name, lambda: self.send_as(*prepared))
 
     def send_each(
         self, bodies: Iterable[Bytes], durability: Level = "disk", window: int = model.EACH_WINDOW

@@ -182,7 +182,7 @@ class Client(Seeing, Waiting):
 
     def admin(self, do: str, **fields: Any) -> Any:
         """What the server answers to one administrative request."""
-        return self.ask(lambda _, reply: model.admin_call(reply, do, fields))
+        return self.ask(lambda session, reply: model.admin_call(reply, do, fields, session))
 
     def list(self, prefix: str = "") -> Any:
         """The queues of the server whose names begin so, in as many steps as it takes."""

@@ -6,7 +6,7 @@ import base64
 from typing import TYPE_CHECKING, Any, Unpack
 
 from penstock.attributes import Carried, pack
-from penstock.later import DUE, LATER, Moment, later_of
+from penstock.later import DUE, LATER, Moment, later_of, micros
 from penstock.model import Bytes, Level, as_bytes
 
 if TYPE_CHECKING:
@@ -47,8 +47,34 @@ class Topic:
 
         It goes to the partition named, else by its key, else in turn. After delay seconds, or at a
         time (seconds since 1970, or a datetime): then the answer says that it waits, and id is for
-        client.cancel and client.move. After a broken connection it is not sent again by itself.
+        client.cancel and client.move. After a broken connection it is sent again, and stored once.
         """
+        return self._send(body, partition, durability, delay, at, carried)
+
+    def transaction(
+        self, body: Bytes, partition: int | None = None, durability: Level = "disk", *,
+        producer_group: str = "", first_check: float = 6.0, check_every: float = 30.0,
+        checks: int = 15, delay: float | None = None, at: Moment | None = None,
+        **carried: Unpack[Carried],
+    ) -> Any:
+        """A message that nobody sees unless the block succeeds: with topic.transaction(b"x"): …
+
+        As Queue.transaction; it is fanned out when it is committed (and due).
+        """
+        half = {
+            "half": True, "producer_group": producer_group, "checks": checks,
+            "first_check_ms": micros(first_check) // 1000,
+            "check_interval_ms": micros(check_every) // 1000,
+        }
+        made = self.client.half(0)
+        made.name = self.name
+        made.send = lambda: self._send(body, partition, durability, delay, at, carried, half)
+        return made
+
+    def _send(
+        self, body: Bytes, partition: int | None, durability: Level, delay: float | None,
+        at: Moment | None, carried: Carried, half: dict[str, Any] | None = None,
+    ) -> Any:
         fields: dict[str, Any] = {"body": text(as_bytes(body)), "durability": durability}
         if carried:
             fields["attributes"] = text(pack(carried))
@@ -58,7 +84,7 @@ class Topic:
             flags, packed = later_of(delay, at)
             time_us = LATER.unpack(packed)[0]
             fields |= {"due_us": time_us} if flags & DUE else {"delay_ms": -(-time_us // 1000)}
-        return self.client.admin("topic.send", name=self.name, **fields)
+        return self.client.admin("topic.send", name=self.name, **fields, **(half or {}))
 
     def subscribe(
         self, queue: str, *, kind: str | None = None, source: str = "", start: str | int = "latest"

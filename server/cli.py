@@ -156,6 +156,7 @@ def _add_send(commands: Commands, remote: ArgumentParser) -> None:
     send.add_argument("--whole", action="store_true", help="the input is one message, not lines")
     send.add_argument("--durability", choices=("disk", "kernel"), default="disk")
     waiting.add_times(send)
+    waiting.add_half(send)
     _add_carried(send)
 
 

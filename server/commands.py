@@ -9,6 +9,7 @@ from argparse import Namespace
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from io import BufferedIOBase
+from itertools import chain, islice
 from typing import Any, BinaryIO, cast
 
 from penstock import Client, InvalidError, Verdict, model
@@ -42,6 +43,9 @@ def send(options: Namespace) -> int:
     when: dict[str, Any] = {"delay": options.delay, "at": options.at}
     with connected(options) as client:
         queue = client.queue(options.queue)
+        if options.half:
+            return sent_half(
+                options, queue, _single(options), durability=options.durability, **carried)
         sent = 0
         first = last = -1
         reached = options.durability
@@ -66,12 +70,28 @@ def send(options: Namespace) -> int:
     return EXIT_OK
 
 
+def sent_half(options: Namespace, target: Any, body: bytes, **how: Any) -> int:
+    """Send a half to a queue or a topic, and tell its id."""
+    half = target.transaction(
+        body, producer_group=options.producer_group, delay=options.delay, at=options.at, **how
+    ).prepare()
+    show([{"id": id_text(half.id), "waits": True, "half": True}], options.output)
+    return EXIT_OK
+
+
 def _carried(options: Namespace) -> Carried:
     """What the options say that each message carries."""
     given = {name: getattr(options, name) for name in KINDS if getattr(options, name)}
     if options.property:
         given["properties"] = dict(options.property)
     return cast(Carried, given)
+
+
+def _single(options: Namespace) -> bytes:
+    bodies = list(islice(chain.from_iterable(_batches(options)), 2))
+    if len(bodies) != 1:
+        raise UsageError("a half is sent by itself: --half takes one message")
+    return bodies[0]
 
 
 def _batches(options: Namespace) -> Iterator[list[bytes]]:

@@ -6,10 +6,10 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from typing import Any
 
-from penstock.server.commands import EXIT_OK, QUEUE_SETTINGS, connected
+from penstock.server.commands import EXIT_OK, QUEUE_SETTINGS, connected, sent_half
 from penstock.server.grouping import add_settings, settings_of
 from penstock.server.output import show
-from penstock.server.waiting import add_times
+from penstock.server.waiting import add_half, add_times
 
 
 def add(commands: Any, remote: ArgumentParser, command: Callable[..., ArgumentParser]) -> None:
@@ -34,6 +34,7 @@ def add(commands: Any, remote: ArgumentParser, command: Callable[..., ArgumentPa
             work.add_argument("--key", default="")
             work.add_argument("--routing-key", default="")
             add_times(work)
+            add_half(work)
         if name in ("subscribe", "unsubscribe"):
             work.add_argument("queue")
         if name == "subscribe":
@@ -99,10 +100,13 @@ def topic_send(options: Namespace) -> int:
         name: value for name in ("tag", "key", "routing_key")
         if (value := getattr(options, name))
     }
+    body = options.body.encode()
     with connected(options) as client:
-        sent = client.topic(options.topic).send(
-            options.body.encode(), options.partition, delay=options.delay,
-            at=options.at, **carried)
+        topic = client.topic(options.topic)
+        if options.half:
+            return sent_half(options, topic, body, partition=options.partition, **carried)
+        sent = topic.send(
+            body, options.partition, delay=options.delay, at=options.at, **carried)
         show([sent], options.output)
     return EXIT_OK
 

@@ -47,6 +47,15 @@ def add_times(command: ArgumentParser, *, required: bool = False) -> None:
         help="when it comes: 2026-01-31T12:00, with +01:00 or Z for another zone than here")
 
 
+def add_half(command: ArgumentParser) -> None:
+    """--half and whom it concerns."""
+    command.add_argument(
+        "--half", action="store_true",
+        help="nobody sees it until `penstock pending commit ID`; one message")
+    command.add_argument(
+        "--producer-group", default="", metavar="NAME", help="who is asked about the half")
+
+
 def span(text: str) -> float:
     """Seconds of 1.5, 90s, 15m, 2h or 7d."""
     unit = UNITS.get(text[-1:], 0.0)

@@ -9,7 +9,7 @@ import numpy as np
 
 from penstock.engine._core import Batch, Queue, Store, fanout_many, known_message, place_many
 from penstock.engine.attributes import Attributes, hash32
-from penstock.engine.errors import ConflictError, QueueNotFoundError
+from penstock.engine.errors import ConflictError, InvalidError, QueueNotFoundError
 from penstock.engine.filters import compile_filter
 from penstock.server.broker.broker import Broker, checked, refusing
 from penstock.server.broker.errors import BrokerError, Kind
@@ -26,7 +26,7 @@ from penstock.server.broker.topic_facts import (
 from penstock.server.broker.topic_settings import set_up
 
 if TYPE_CHECKING:
-    from penstock.engine._core import Durability
+    from penstock.engine._core import Durability, FanoutReceipt
 
 ATTEMPTS = 16
 READ_AT_ONCE = 1000
@@ -175,12 +175,11 @@ class Topics:
                     producer=producer, sequence=sequence, notes_version=topic.version, home=home)
             except ConflictError:
                 continue
+            if receipt.duplicate:
+                return self._stored(topic, receipt)
             rows = receipt.recipients()
-            mine = rows["offset"][rows["queue"] == home.id]
-            # A repetition may have gone to another partition than it would now.
-            offset = int(mine[0]) if len(mine) else None
-            return Sent(receipt.id, number, offset, len(rows) - len(mine), receipt.duplicate,
-                        receipt.durability)
+            offset = int(rows["offset"][rows["queue"] == home.id][0])
+            return Sent(receipt.id, number, offset, len(rows) - 1, False, receipt.durability)
         raise BrokerError(Kind.BUSY, "the topics change all the time; try again")
 
     @refusing
@@ -315,6 +314,18 @@ class Topics:
             except ConflictError:
                 continue
         raise BrokerError(Kind.BUSY, "the topic changes all the time; try again")
+
+    def _stored(self, topic: Topic, receipt: "FanoutReceipt") -> Sent:
+        """Where the first of a repeated message is: perhaps not in the partition of its turn."""
+        try:
+            rows = {int(row["queue"]): int(row["offset"]) for row in receipt.recipients()}
+        except InvalidError:
+            rows = {}       # it was purged since, or this number was that of another send
+        for number, home in enumerate(self.partitions(topic.name)):
+            if home.id in rows:
+                return Sent(receipt.id, number, rows[home.id], len(rows) - 1, True,
+                            receipt.durability)
+        return Sent(receipt.id, None, None, len(rows), True, receipt.durability)
 
     def _waits(self, topic: Topic, attributes: Attributes | None, home: Queue) -> Sent | None:
         """The message of the same id that is on its way, if the topic stores an id once."""

@@ -10,6 +10,7 @@ CRON = "tests/unit/test_broker_cron.py"
 ONCE = "tests/unit/test_engine_once.py"
 TOPIC_LATER = "tests/unit/test_topic_later.py"
 RELEASE = "tests/unit/test_server_release.py"
+TOPIC_ONCE = "tests/unit/test_topic_once_doors.py"
 
 WAITING = (
     Mutant(
@@ -123,6 +124,34 @@ WAITING = (
         "time_us + now_us if flags & FLAG_DELAY and time_us else time_us\n",
         "time_us\n",
         (LATER,),
+    ),
+    Mutant(
+        "waiting: a numbered send to a topic is stored once",
+        "server/protocols/native/topics.py",
+        "            sequence=sequence)\n",
+        "            sequence=0)\n",
+        (TOPIC_ONCE,),
+    ),
+    Mutant(
+        "waiting: a client numbers what it sends to a topic",
+        "client/model.py",
+        'NUMBERED = ("topic.send",)',
+        "NUMBERED = ()",
+        (TOPIC_ONCE,),
+    ),
+    Mutant(
+        "waiting: a repeated send to a topic is told where the first one is",
+        "server/broker/topic.py",
+        "            if home.id in rows:\n",
+        "            if not rows:\n",
+        (TOPIC_ONCE,),
+    ),
+    Mutant(
+        "waiting: a half to a topic waits for its verdict",
+        "server/protocols/native/topics.py",
+        "half=later.check_back if later.half else None",
+        "half=None",
+        (TOPIC_ONCE,),
     ),
     Mutant(
         "waiting: who was asked as often as it may is asked no more",

@@ -8,10 +8,10 @@ import msgspec
 from penstock.engine.attributes import Attributes
 from penstock.server._wire import HttpRequest
 from penstock.server.broker.errors import BrokerError, Kind
+from penstock.server.broker.later import AT_ONCE, Later
 from penstock.server.broker.limits import Limits
 from penstock.server.protocols.http import later
 from penstock.server.protocols.http.carried import from_fields, from_json
-from penstock.server.protocols.http.later import AT_ONCE, Later
 from penstock.server.protocols.http.models import SendRequest
 
 LINES = msgspec.json.Decoder(SendRequest)

@@ -1,12 +1,12 @@
 """When a message shall come, as HTTP says it: fields of JSON objects, header fields of octets."""
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from msgspec import UNSET, UnsetType
 
 from penstock.engine._core import SendReceipt
 from penstock.server.broker.errors import BrokerError, Kind
-from penstock.server.broker.transaction import CheckBack
+from penstock.server.broker.later import Later, later_of
 from penstock.server.protocols.http import models
 from penstock.server.protocols.http.carried import Fields
 
@@ -20,7 +20,6 @@ NAMES = {
     b"check-interval": "check_interval_ms",
     b"checks": "checks",
 }
-DEFAULT = CheckBack()
 UNKNOWN = (1 << 64) - 1
 
 
@@ -34,24 +33,6 @@ class Timed(Protocol):
     first_check_ms: int | UnsetType
     check_interval_ms: int | UnsetType
     checks: int | UnsetType
-
-
-class Later(NamedTuple):
-    """When it comes, and whether it is a half whose producers can be asked about it."""
-
-    delay_ms: int | None = None
-    due_us: int | None = None
-    half: bool = False
-    producer_group: str = ""
-    check_back: CheckBack = DEFAULT
-
-    @property
-    def waits(self) -> bool:
-        """Whether anything is said of it."""
-        return self != AT_ONCE
-
-
-AT_ONCE = Later()
 
 
 def from_json(one: Timed) -> Later:
@@ -77,20 +58,6 @@ def from_fields(fields: Fields) -> tuple[Later, Fields]:
         else:
             said[field] = int(raw)
     return later_of(**said), rest
-
-
-def later_of(
-    delay_ms: int | None = None, due_us: int | None = None, half: int = 0,
-    producer_group: str | None = None, first_check_ms: int | None = None,
-    check_interval_ms: int | None = None, checks: int | None = None,
-) -> Later:
-    asked = (producer_group, first_check_ms, check_interval_ms, checks)
-    if not half and any(one is not None for one in asked):
-        raise BrokerError(Kind.INVALID, "only a half has producers that are asked about it")
-    back = CheckBack(*(
-        default if given is None else given
-        for given, default in zip((first_check_ms, check_interval_ms, checks), DEFAULT)))
-    return Later(delay_ms, due_us, bool(half), producer_group or "", back)
 
 
 def receipt_reply(receipt: SendReceipt, count: int = 1) -> models.SendReply:

@@ -17,13 +17,14 @@ from penstock.server.broker import asks
 from penstock.server.broker.asks import Group
 from penstock.server.broker.errors import BrokerError, Kind
 from penstock.server.broker.groups import Groups
+from penstock.server.broker.later import Later
 from penstock.server.broker.retry import told
 from penstock.server.broker.temporary import Temporary
 from penstock.server.broker.transaction import Transactions
 from penstock.server.protocols.http import models
 from penstock.server.protocols.http.batches import sending_of
 from penstock.server.protocols.http.carried import header_text, into_fields, into_json
-from penstock.server.protocols.http.later import Later, receipt_reply
+from penstock.server.protocols.http.later import receipt_reply
 from penstock.server.protocols.http.problem import Response, reply
 
 if TYPE_CHECKING:

@@ -56,13 +56,14 @@ class Handler:
             SEEK: self.seek,
             READ: self.resolve,
             GROUP: self.group,
-            ADMIN: self.admin,
         }
 
     def __call__(self, verb: int, payload: bytes, producer: int = 0) -> tuple[int, bytes]:
         try:
             if verb == SEND_ALL:
                 return 0, self.send_all(payload, producer)
+            if verb == ADMIN:
+                return 0, self.admin(payload, producer)
             return 0, self.verbs[verb](payload)
         except BrokerError as error:
             return refused(error)
@@ -105,16 +106,16 @@ class Handler:
         offset = self.broker.position(self.broker.by_id(number), kind, value)
         return READ_PAYLOAD.pack(number, 0, offset, *rest)
 
-    def admin(self, payload: bytes) -> bytes:
+    def admin(self, payload: bytes, producer: int = 0) -> bytes:
         try:
             request = json.loads(payload)
         except (ValueError, RecursionError) as error:
             raise BrokerError(Kind.INVALID, "ADMIN is a JSON object") from error
         if not isinstance(request, dict):
             raise BrokerError(Kind.INVALID, "ADMIN is a JSON object")
-        return json.dumps(self.administer(request)).encode()
+        return json.dumps(self.administer(request, producer)).encode()
 
-    def administer(self, request: dict[str, Any]) -> dict[str, Any]:
+    def administer(self, request: dict[str, Any], producer: int = 0) -> dict[str, Any]:
         do = request.get("do")
         if isinstance(do, str) and do in self.seeing.asks:
             return self.seeing(do, {field: request[field] for field in request if field != "do"})
@@ -133,8 +134,8 @@ class Handler:
             return self.push(do, name, request.get("push"))
         if isinstance(do, str) and do.startswith("quota."):
             return self.quota(do, str(request.get("scope", "")), name, request.get("quota"))
-        if isinstance(do, str) and do in self.topics.asks:
-            return self.topics(do, request)
+        if isinstance(do, str) and do in self.topics.does:
+            return self.topics(do, request, producer)
         if do == "queue.list":
             fields = {field: request[field] for field in request if field != "do"}
             ask = asks.converted(do, fields, asks.Listing)

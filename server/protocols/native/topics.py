@@ -10,6 +10,7 @@ from penstock.engine.errors import InvalidError
 from penstock.server.broker import asks
 from penstock.server.broker.broker import Broker
 from penstock.server.broker.errors import BrokerError, Kind
+from penstock.server.broker.later import Later, later_of
 from penstock.server.broker.topic_later import LaterTopics
 from penstock.server.broker.topic_settings import TopicSettings
 
@@ -29,16 +30,19 @@ class TopicAsks:
             "topic.create": self.create,
             "topic.grow": lambda name, asked: self.topics.grow(name, number(asked, "partitions")),
             "topic.delete": self.delete,
-            "topic.send": self.send,
             "topic.subscribe": self.subscribe,
             "topic.unsubscribe": self.unsubscribe,
             **dict.fromkeys(self.settings.asks, self.set),
         }
+        self.does = {"topic.send", *self.asks}
 
-    def __call__(self, do: str, request: Request) -> Request:
+    def __call__(self, do: str, request: Request, producer: int = 0) -> Request:
+        """producer: what the connection stated, for a send that has a sequence."""
         name = request.get("name", "")
         if not isinstance(name, str):
             raise BrokerError(Kind.INVALID, "name is text")
+        if do == "topic.send":
+            return self.send(name, request, producer)
         return self.asks[do](name, request)
 
     def set(self, _: str, request: Request) -> Request:
@@ -59,24 +63,30 @@ class TopicAsks:
         self.topics.delete(name)
         return {}
 
-    def send(self, name: str, request: Request) -> Request:
+    def send(self, name: str, request: Request, producer: int) -> Request:
         """body and attributes are base64; attributes as they are stored."""
         body, packed = octets(request, "body"), octets(request, "attributes")
         try:
             attributes = unpack(packed) if packed else None
         except InvalidError as error:
             raise BrokerError(Kind.INVALID, str(error)) from None
-        partition, delay_ms, due_us = (
-            number(request, field) if request.get(field) is not None else None
-            for field in ("partition", "delay_ms", "due_us"))
+        partition = given(request, "partition")
+        later = later_of_request(request)
+        sequence = given(request, "sequence") or 0
+        if not 0 <= sequence < 1 << 64 or (sequence and not producer):
+            text = "a sequence is a number of the producer that was stated in HELLO"
+            raise BrokerError(Kind.INVALID, text)
         level = request.get("durability", "disk")
         if level not in ("disk", "kernel"):
             raise BrokerError(Kind.INVALID, "durability is disk or kernel")
-        waits = bool(delay_ms or due_us)
+        self.later.schedule.fits([body])
+        waits = bool(later.delay_ms or later.due_us or later.half)
         self.topics.admit(name, 1, len(body), waits=waits)
         sent = self.later.send(
-            name, body, attributes, partition=partition, delay_ms=delay_ms, due_us=due_us,
-            durability=level)
+            name, body, attributes, partition=partition, delay_ms=later.delay_ms,
+            due_us=later.due_us, half=later.check_back if later.half else None,
+            producer_group=later.producer_group, durability=level, producer=producer,
+            sequence=sequence)
         return sent._asdict()
 
     def subscribe(self, name: str, request: Request) -> Request:
@@ -92,6 +102,21 @@ class TopicAsks:
     def unsubscribe(self, name: str, request: Request) -> Request:
         self.topics.unsubscribe(name, str(request.get("queue", "")))
         return {}
+
+
+def later_of_request(request: Request) -> Later:
+    """When it shall come, and who is asked about a half."""
+    times = {field: given(request, field)
+             for field in ("delay_ms", "due_us", "first_check_ms", "check_interval_ms", "checks")}
+    half, group = request.get("half", False), request.get("producer_group")
+    if not isinstance(half, bool) or not (group is None or isinstance(group, str)):
+        raise BrokerError(Kind.INVALID, "half is true or false, producer_group is text")
+    return later_of(half=half, producer_group=group, **times)
+
+
+def given(request: Request, field: str) -> int | None:
+    """A number that may be left out."""
+    return number(request, field) if request.get(field) is not None else None
 
 
 def number(request: Request, field: str, default: int | None = None) -> int:
