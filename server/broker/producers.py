@@ -6,6 +6,7 @@ from threading import Lock
 from typing import NamedTuple
 
 from penstock.engine.attributes import Attributes, unpack
+from penstock.server.broker.topic_facts import LATER
 
 
 class Check(NamedTuple):
@@ -29,6 +30,11 @@ class Check(NamedTuple):
     def attributes(self) -> Attributes:
         """What the half carries."""
         return unpack(self.ext) if self.attributed else Attributes()
+
+    @property
+    def target(self) -> str:
+        """The name of the queue, or of the topic: what is to be published waits in one of its."""
+        return self.queue.removesuffix(LATER)
 
     @property
     def text_id(self) -> str:

@@ -152,6 +152,17 @@ def test_a_producer_is_asked_about_a_half_to_a_topic_by_the_topics_name(
     assert heard == [("asked", b"x")]
 
 
+def test_the_same_by_long_poll(server: Server, client: penstock.Client) -> None:
+    made(client, "poll")
+    half = {"body": "x", "half": True, "producer_group": "poll-bank", "first_check_ms": 0}
+    id = ask(server, "POST", "/v1/topics/poll/messages", half)[1]["id"]
+    asked = {"group": "poll-bank", "wait_ms": 20_000}
+    [check] = ask(server, "POST", "/v1/checks", asked)[1]["checks"]
+    assert (check["id"], check["queue"], check["body"]) == (id, "poll", "x")
+    assert ask(server, "POST", f"/v1/pending/{id}/commit")[0] == 200
+    assert client.queue("poll-q").receive(1, wait=20)[0].body == b"x"
+
+
 @pytest.mark.parametrize("fields", [
     {"sequence": -1}, {"sequence": 1 << 64}, {"sequence": "1"}, {"sequence": True},
     {"half": 1}, {"half": True, "producer_group": 5}, {"producer_group": "g"}, {"checks": 3},

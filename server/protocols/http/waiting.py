@@ -233,6 +233,6 @@ def check_shown(check: Check) -> dict[str, Any]:
     """A half that is asked about, as JSON."""
     told = message_of(check.body, check.ext, check.attributed, len(check.body))
     return {
-        "id": check.text_id, "queue": check.queue, "group": check.group, "checks": check.checks,
+        "id": check.text_id, "queue": check.target, "group": check.group, "checks": check.checks,
         "stored_us": check.stored_us, **told,
     }

@@ -10,7 +10,6 @@ from penstock.engine.errors import InvalidError
 from penstock.server.broker.broker import Broker
 from penstock.server.broker.errors import BrokerError, Kind
 from penstock.server.broker.producers import Check, Member, Producers
-from penstock.server.broker.topic_facts import LATER as LATER_QUEUE
 from penstock.server.broker.transaction import Transactions, group_checked
 from penstock.server.protocols.native.statuses import refused
 
@@ -141,8 +140,7 @@ def asks(connection: Asked) -> Callable[[Check], bool]:
     """What hands a check to the producer at the other end of the connection."""
 
     def ask(check: Check) -> bool:
-        # What is to be published waits in a queue of the topic: it is the topic that has a name.
-        queue, group = check.queue.removesuffix(LATER_QUEUE).encode(), check.group.encode()
+        queue, group = check.target.encode(), check.group.encode()
         fixed = CHECK.pack(
             check.id, check.stored_us, check.checks, check.queue_id, len(queue), len(group),
             len(check.ext), check.attributed)
