@@ -5,6 +5,8 @@ from __future__ import annotations
 from mutant import Mutant
 
 BROKER_MODEL = "tests/property/test_broker_model.py"
+ATTEMPTS = "tests/unit/test_engine_attempts.py"
+DELIVERY = "tests/unit/test_engine_delivery.py"
 DEDUP = "tests/unit/test_engine_dedup.py"
 MODES = "tests/unit/test_engine_modes.py"
 
@@ -35,14 +37,14 @@ CONSUMING = (
         "engine/_retry.pxi",
         "    path.slot.until_us = now + wait_us\n",
         "    path.slot.until_us = now\n",
-        (BROKER_MODEL,),
+        (DELIVERY,),
     ),
     Mutant(
         "a delay survives a restart",
         "engine/_attempts.pxi",
         "        path.slot.state = WAITING\n        path.slot.attempts",
         "        path.slot.state = READY\n        path.slot.attempts",
-        (BROKER_MODEL,),
+        (ATTEMPTS,),
     ),
     Mutant(
         "a committed offset leaves what was confirmed behind it",

@@ -29,6 +29,7 @@ class Inside:
     http: int
     tcp: int
     rates: CallRates
+    lane: Lane
 
 
 @asynccontextmanager
@@ -53,7 +54,7 @@ async def inside(path: Path, rules: Rules) -> AsyncIterator[Inside]:
     for listener in listeners:
         await listener.start()
     try:
-        yield Inside(store, *(one.getsockname()[1] for one in bound), rates)
+        yield Inside(store, *(one.getsockname()[1] for one in bound), rates, lane)
     finally:
         for listener in listeners:
             listener.stop()

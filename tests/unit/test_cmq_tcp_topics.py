@@ -2,16 +2,20 @@
 
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
+from cmq_inside import Inside, play
 from cmq_wire import BATCH_PUBLISH, PUBLISH, Cmq, Door, control, request
+from penstock.server.broker.cmq.attributes import Rules
 from server_process import Wire
 
 ID, BODY = 1, 4
+COMMIT, WITHIN_S = 2, 60
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +122,32 @@ def test_a_subscription_that_begins_early_misses_nothing_that_is_published_meanw
         for name in late:
             stat = at.broker.open(name, create=False).stat()
             assert stat["visible"] - stat["first"] == published
+
+
+def test_what_is_published_goes_by_the_subscriptions_that_stand_when_it_is_stored(
+    tmp_path: Path
+) -> None:
+    def scene(doors: Inside) -> None:
+        with control(tmp_path / "store") as at, Cmq(doors.tcp) as cmq:
+            for name in ("old", "new"):
+                at.queue(name)
+            at.topics.topics.create("news")
+            at.topics.topics.subscribe("news", "old")
+            assert cmq.call(PUBLISH, [(1, b"news"), (2, b"1")]).result == 0
+            doors.lane._hold(COMMIT, True)
+            asked = cmq.send(PUBLISH, [(1, b"news"), (2, b"2")])
+            end = time.monotonic() + WITHIN_S
+            while not doors.lane._holding(COMMIT):
+                assert time.monotonic() < end
+                time.sleep(0.001)
+            at.topics.topics.subscribe("news", "new")
+            doors.lane._hold(COMMIT, False)
+            assert cmq.reply(asked).result == 0
+            doors.store._flush()
+            assert [one[BODY] for one in cmq.take_many("old")] == [b"1", b"2"]
+            assert [one[BODY] for one in cmq.take_many("new")] == [b"2"]
+
+    play(tmp_path / "store", Rules(), scene)
 
 
 def test_a_subscribed_queue_that_is_made_again_gets_what_is_published_then(
