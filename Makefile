@@ -121,14 +121,14 @@ clean: ## remove what was compiled
 distclean: clean ## remove .venv as well
 	@rm -rf $(VENV) .asv
 
-# What pyproject.toml demands, for the extras that are named.
+# What pyproject.toml demands, for the extras and groups that are named.
 define WANTED
 import sys, tomllib
 with open("pyproject.toml", "rb") as file:
     told = tomllib.load(file)
 wanted = [] if len(sys.argv) > 1 else told["build-system"]["requires"] + told["project"]["dependencies"]
 for extra in sys.argv[1:]:
-    wanted += told["project"]["optional-dependencies"][extra]
+    wanted += (told["project"]["optional-dependencies"] | told["dependency-groups"])[extra]
 print(*wanted, sep="\n")
 endef
 export WANTED

@@ -120,8 +120,10 @@ cdef class Consumer:
 
         What was confirmed from there on comes again; receipts given out before no longer count.
         """
+        if (offset is None) == (time_us is None):
+            raise InvalidError("a seek goes to an offset or to a time: name one of them")
         stat = self.queue.stat()
-        target = self.queue.offset_at(time_us) if time_us is not None else int(offset or 0)
+        target = self.queue.offset_at(time_us) if time_us is not None else int(offset)
         target = min(max(target, stat["first"]), stat["next"])
         self.queue.store._seek(self.queue.id, self.id, target)
         return target, stat["next"] - target
@@ -211,9 +213,10 @@ cdef class Consumer:
         if group == NULL or queue == NULL:
             raise QueueNotFoundError(f"group {self.name!r} of queue {self.queue.name!r} was deleted")
         cdef bint some = group.root.page != 0 and group.root.page != FULL
+        cdef uint64_t start = max(group.cursor, load64(&queue.first))
         ordered = {"held": order_of(core, group).held} if group.order else {}
         return {**ordered, "floor": group.floor, "cursor": group.cursor, "in_flight": group.root.waiting if some else 0,
-                "ready": (group.root.ready if some else 0) + max(queue.next, group.cursor) - group.cursor}
+                "ready": (group.root.ready if some else 0) + max(queue.next, start) - start}
 
 
 cdef bytes _receipts(object receipts):

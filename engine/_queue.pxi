@@ -221,6 +221,8 @@ cdef class Queue:
 
         Only what is on disk is read. Damaged messages are left out and counted in stat()["corrupt"].
         """
+        if offset is not None and time_us is not None:
+            raise InvalidError("a read begins at an offset or at a time, not at both")
         cdef uint64_t start = self.offset_at(time_us) if time_us is not None else (offset or 0)
         cdef taken_t* out = <taken_t*>malloc(max(max_messages, 1) * sizeof(taken_t))
         cdef uint64_t pin = 0

@@ -87,6 +87,21 @@ class Awaitable:
         await self._staged(lambda cookie: self.lane._confirm(cookie, receipts, verdicts))
         return bytes(verdicts)
 
+    async def release(self, group: Consumer, receipts: bytes, **options: Any) -> bytes:
+        """Give messages back; see Consumer.release. On a thread: it may write to the log."""
+        self._live()
+        return await asyncio.to_thread(group.release, receipts, **options)
+
+    async def extend(self, group: Consumer, receipts: bytes, *, lease_ms: int) -> bytes:
+        """Keep messages for longer; see Consumer.extend. It never waits."""
+        self._live()
+        return group.extend(receipts, lease_ms=lease_ms)
+
+    async def seek(self, group: Consumer, **to: int) -> tuple[int, int]:
+        """Go to an offset or a time, durably; see Consumer.seek."""
+        self._live()
+        return await asyncio.to_thread(group.seek, **to)
+
     async def aclose(self) -> None:
         """Wait for the calls under way and end the lane."""
         while self.waiting and not self.closed:

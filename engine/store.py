@@ -23,6 +23,7 @@ from penstock.engine.errors import (
     EngineError,
     InvalidError,
     OpenLimitError,
+    StoreFullError,
     StoreLockedError,
 )
 from penstock.engine.maintenance import Maintenance
@@ -52,14 +53,20 @@ def open_store(
         raise InvalidError("segment_size is a multiple of 4096 from 1 MiB to 1 GiB")
     if not 0 <= ready <= READY_MOST:
         raise InvalidError(f"ready is a number of bytes from 0 to {READY_MOST}, not {ready}")
+    if not os.fspath(path):
+        raise InvalidError("a store needs the name of a folder")
     root = os.path.abspath(os.fspath(path))
     if len(os.fsencode(root)) > 3000:
         raise InvalidError("the path of a store has at most 3000 bytes")
-    for part in ("", "log", "ckpt"):
-        os.makedirs(os.path.join(root, part), exist_ok=True)
     try:
+        for part in ("", "log", "ckpt"):
+            os.makedirs(os.path.join(root, part), exist_ok=True)
         return opened(kind, root, durability, segment_size, repair, ready)
     except OSError as error:
+        if error.errno == errno.ENOSPC and not isinstance(error, EngineError):
+            raise StoreFullError(
+                errno.ENOSPC, "no room to open the store; free some space and open again", root
+            ) from error
         if error.errno not in SHORT:
             raise
     # Batches and stores that nobody can reach any more may hold what there is too little of.

@@ -3,7 +3,7 @@
     python benchmarks/peers/install.py
 
 Debian's packages (RabbitMQ, Redis, beanstalkd, wrk) are installed only for root, where apt-get is;
-nats-server is built by go, the Java ones come through mvn, the Python ones are in the extra
+nats-server is built by go, the Java ones come through mvn, the Python ones are in the group
 `peers` of pyproject.toml.
 """
 

@@ -66,6 +66,27 @@ def test_what_is_received_is_confirmed_once(tmp_path: Path) -> None:
     run(tmp_path, scene)
 
 
+def test_what_is_received_is_kept_given_back_and_sought(tmp_path: Path) -> None:
+    async def scene(store: Store, calls: Awaitable) -> None:
+        queue = store.queue("q")
+        group = queue.group()
+        await calls.append_many(queue, [b"a", b"b"])
+        batch = await calls.receive(group, 10, lease_ms=60_000)
+        assert await calls.extend(group, batch.receipts, lease_ms=120_000) == b"\0\0"
+        assert await calls.release(group, batch.receipts, delay_ms=0, reason="later") == b"\0\0"
+        again = await calls.receive(group, 10, lease_ms=60_000)
+        assert again.attempts.tolist() == [2, 2]
+        assert await calls.confirm(group, batch.receipts) == b"\1\1"
+        assert await calls.confirm(group, again.receipts) == b"\0\0"
+        assert await calls.seek(group, offset=1) == (1, 1)
+        assert (await calls.receive(group, 10)).tolist() == [b"b"]
+        await calls.aclose()
+        with pytest.raises(StoreClosedError):
+            await calls.seek(group, offset=0)
+
+    run(tmp_path, scene)
+
+
 def test_a_receiver_waits_for_an_arrival_and_for_a_lease_to_end(tmp_path: Path) -> None:
     async def scene(store: Store, calls: Awaitable) -> None:
         queue = store.queue("q")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import threading
@@ -16,6 +17,7 @@ from penstock.engine import (
     QueueNotFoundError,
     Store,
     StoreClosedError,
+    StoreFullError,
     StoreLockedError,
 )
 
@@ -41,6 +43,56 @@ def test_an_unknown_durability_is_refused(tmp_path: Path) -> None:
         opened(tmp_path / "store", durability="paper")
     with opened(tmp_path / "store") as store, pytest.raises(InvalidError):
         store.queue("red").append(b"x", durability="paper")
+
+
+def test_a_store_without_a_name_is_refused_and_nothing_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidError, match="name"):
+        Store.open("")
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_room_to_open_is_told_as_a_full_store_and_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Store.open(tmp_path / "store") as store:
+        store.queue("q").append(b"kept")
+
+    def full(fd: int, start: int, size: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "posix_fallocate", full)
+        with pytest.raises(StoreFullError, match="store"):
+            Store.open(tmp_path / "store")
+    with Store.open(tmp_path / "store") as store:
+        assert store.queue("q").read(offset=0).tolist() == [b"kept"]
+
+
+def test_a_seek_names_one_place_and_a_read_at_most_one(tmp_path: Path) -> None:
+    with Store.open(tmp_path / "store") as store:
+        queue = store.queue("q")
+        queue.append(b"a")
+        for places in ({}, {"offset": 0, "time_us": 0}):
+            with pytest.raises(InvalidError, match="offset"):
+                queue.group().seek(**places)
+        with pytest.raises(InvalidError, match="both"):
+            queue.read(offset=0, time_us=0)
+        assert queue.read().tolist() == queue.read(time_us=0).tolist() == [b"a"]
+
+
+def test_what_was_purged_is_not_ready(tmp_path: Path) -> None:
+    with Store.open(tmp_path / "store") as store:
+        queue = store.queue("q")
+        queue.append_many([b"x"] * 10)
+        queue.purge()
+        assert queue.stat()["ready"] == queue.group().stat()["ready"] == 0
+        queue.append(b"y")
+        assert queue.stat()["ready"] == 1
+        assert queue.group().receive(10).tolist() == [b"y"]
+        assert queue.stat()["ready"] == 0
 
 
 def test_a_store_is_opened_and_not_constructed() -> None:
