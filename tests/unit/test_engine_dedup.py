@@ -109,7 +109,8 @@ def test_a_crash_forgets_no_id(checkpointed: bool | None, store: Store, tmp_path
     else:
         path = crashed(store, tmp_path / "copy")
     with opened(path) as again:
-        assert [send(again, f"{at}") for at in range(500)] == [(at, True) for at in range(500)]
+        # Two long lists that differ everywhere are compared for minutes where CI is set.
+        assert not [at for at in range(500) if send(again, f"{at}") != (at, True)]
         assert send(again, "new") == (500, False)
         assert again.queue("red").settings()["dedup_ms"] == MINUTE
     assert check(path).problems == []
