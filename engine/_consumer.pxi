@@ -108,11 +108,16 @@ cdef class Consumer:
 
     def extend(self, receipts, *, uint32_t lease_ms):
         """Keep messages for lease_ms from now. A byte for each, as confirm."""
-        cdef core_t* core = live(self.queue.store)
         cdef bytes raw = _receipts(receipts)
         cdef bytes verdicts = PyBytes_FromStringAndSize(NULL, len(raw) // sizeof(receipt_t))
-        receipts_settle(core, <const receipt_t*>PyBytes_AS_STRING(raw), <uint32_t>len(verdicts),
-                        LEASED, lease_ms, <uint8_t*>PyBytes_AS_STRING(verdicts))
+        cdef const receipt_t* given = <const receipt_t*>PyBytes_AS_STRING(raw)
+        cdef uint32_t count = <uint32_t>len(verdicts)
+        cdef uint8_t* out = <uint8_t*>PyBytes_AS_STRING(verdicts)
+        cdef core_t* core = enter(self.queue.store)
+        # Who has the group's lock may be another process, and may have been stopped.
+        with nogil:
+            receipts_settle(core, given, count, LEASED, lease_ms, out)
+            leave(core)
         return verdicts
 
     def seek(self, *, offset=None, time_us=None):
@@ -138,7 +143,7 @@ cdef class Consumer:
     def rewind(self, *, uint64_t time_us):
         """Let what was stored at or after a time (µs since 1970) come again, durably; what stands before it stays as
         it is, but comes again as well beyond 262,144 messages above the floor, or 4,096 ranges. Returns as seek."""
-        cdef tuple now = seek_now(live(self.queue.store), self.queue.id, self.id)
+        cdef tuple now = seek_now(self.queue.store, self.queue.id, self.id)
         stat = self.queue.stat()
         target = max(self.queue.offset_at(time_us), stat["first"])
         if target >= self.stat()["cursor"]:
@@ -154,7 +159,7 @@ cdef class Consumer:
         4,096 ranges; what lies beyond comes again. Undoing twice is as not undoing. Raises InvalidError.
         """
         cdef core_t* core = live(self.queue.store)
-        cdef tuple now = seek_now(core, self.queue.id, self.id)
+        cdef tuple now = seek_now(self.queue.store, self.queue.id, self.id)
         cdef tuple before = seek_before(core, now[4], self.id)
         target, kept = undone(before[0], before[1:4:2], now[1:4:2])
         self.queue.store._seek(self.queue.id, self.id, target, kept)

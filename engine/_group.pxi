@@ -24,20 +24,30 @@ cdef int group_delete(Queue queue, str name) except -1:
 
 cdef tuple setting_get(Consumer consumer, int field):
     """(the generation of a field, its bytes); (0, b"") if it is not set."""
-    cdef core_t* core = live(consumer.queue.store)
-    cdef group_t* group = find_group(core, consumer.id)
+    cdef core_t* core
+    cdef group_t* group
     cdef uint32_t size = 0
+    cdef uint32_t id = consumer.id
+    cdef uint64_t generation = 0
     cdef const uint8_t* found
+    cdef char copied[PAGE]
     if not 1 <= field <= SETTINGS:
         raise InvalidError(f"settings have fields 1 to {SETTINGS}, not {field}")
+    core = enter(consumer.queue.store)
+    with nogil:
+        group = find_group(core, id)
+        if group != NULL:
+            stripe_lock(core, group)
+            found = setting_find(core, group, field, &size)
+            generation = setting_generation(core, group, field)
+            size = min(size, <uint32_t>PAGE) if found != NULL else 0
+            if size:
+                memcpy(copied, found, size)
+            stripe_unlock(core, group)
+        leave(core)
     if group == NULL:
         raise QueueNotFoundError(f"group {consumer.name!r} of queue {consumer.queue.name!r} was deleted")
-    stripe_lock(core, group)
-    found = setting_find(core, group, field, &size)
-    generation = setting_generation(core, group, field)
-    raw = (<const char*>found)[:size] if found != NULL else b""
-    stripe_unlock(core, group)
-    return generation, raw
+    return generation, copied[:size]
 
 
 def matches(bytes stored, bytes ext):

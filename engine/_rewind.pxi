@@ -90,25 +90,36 @@ cdef void seek_apply(core_t* core, group_t* group, const record_t* record) noexc
     store32(&group.generation, body.generation)
 
 
-cdef tuple seek_now(core_t* core, uint32_t queue, uint32_t group_id):
+cdef tuple seek_now(Store store, uint32_t queue, uint32_t group_id):
     """What a SEEK record says of a group: (generation, floor, known, ranges, position of the last SEEK)."""
-    cdef group_t* group = find_group(core, group_id)
-    cdef range_t* ranges
+    cdef core_t* core
+    cdef group_t* group
+    cdef range_t* ranges = <range_t*>malloc(UNDO_RANGES * sizeof(range_t))
     cdef uint32_t count = 0
-    cdef uint64_t known, sought, floor
-    cdef uint32_t generation
+    cdef uint64_t known = 0, sought = 0, floor = 0
+    cdef uint32_t generation = 0
+    cdef bint found
     cdef list listed
-    if group == NULL or group.queue != queue or not sight_lock(core, group):
-        raise QueueNotFoundError(f"no group {group_id} of queue {queue}")
-    ranges = <range_t*>malloc(UNDO_RANGES * sizeof(range_t))
     if ranges == NULL:
-        stripe_unlock(core, group)
         raise MemoryError()
-    known = confirmed_gather(core, group, ranges, &count)
-    generation = group.generation
-    floor = group.floor
-    sought = group.sought
-    stripe_unlock(core, group)
+    try:
+        core = enter(store)
+    except StoreClosedError:
+        free(ranges)
+        raise
+    with nogil:
+        group = find_group(core, group_id)
+        found = group != NULL and group.queue == queue and sight_lock(core, group)
+        if found:
+            known = confirmed_gather(core, group, ranges, &count)
+            generation = group.generation
+            floor = group.floor
+            sought = group.sought
+            stripe_unlock(core, group)
+        leave(core)
+    if not found:
+        free(ranges)
+        raise QueueNotFoundError(f"no group {group_id} of queue {queue}")
     listed = [(ranges[at].start, ranges[at].count) for at in range(count)]
     free(ranges)
     return generation, floor, known, listed, sought

@@ -54,13 +54,16 @@ def whole_receipts(Consumer group, numbers):
     cdef Store store = group.queue.store
     cdef receipt_t receipt
     cdef uint64_t short_
+    cdef uint32_t queue = group.queue.id
+    cdef uint32_t id = group.id
     cdef int verdict
     found = []
     for number in numbers:
         short_ = number if 0 <= number < 1 << 63 else NEVER
         enter(store)
-        verdict = receipt_whole(store, group.queue.id, group.id, short_, &receipt)
-        leave(<core_t*>store.core)
+        with nogil:
+            verdict = receipt_whole(store, queue, id, short_, &receipt)
+            leave(<core_t*>store.core)
         if verdict == NOT_FOUND:
             raise_verdict(verdict, f"group {group.name!r} of queue {group.queue.name!r}")
         found.append((<const char*>&receipt)[:sizeof(receipt_t)] if verdict == DONE else None)

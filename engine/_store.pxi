@@ -143,7 +143,7 @@ cdef class Store:
         verdict = BUSY
         while verdict == BUSY:
             # Again if somebody else sought meanwhile: what a SEEK says of before must be what it finds.
-            now = seek_now(live(self), queue, group)
+            now = seek_now(self, queue, group)
             verdict, _, _ = self._operate(KIND_SEEK, queue, offset, RECORD_SEEK, seek_body(group, now, kept))
         raise_verdict(verdict, "seek")
 
