@@ -54,6 +54,7 @@ from penstock.engine._core cimport (
 
 include "_wire_buffer.pxi"
 include "_wire_attributes.pxi"
+include "_wire_belongs.pxi"
 include "_wire_gate.pxi"
 include "_wire_hub.pxi"
 include "_wire_endpoint.pxi"

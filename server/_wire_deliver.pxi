@@ -99,6 +99,14 @@ cdef class NativeBase(Framed):
             return NO_MEMORY
         return NEXT
 
+    cdef int refuse_crowd(self, const uint8_t* frame, uint32_t retry_ms) noexcept nogil:
+        """The queue's namespace has as many connections as it may."""
+        self.hub.gates.throttled += 1
+        if frame_error(&self.out, frame[4], load32(frame + 8), THROTTLED, retry_ms,
+                       b"the namespace has as many connections as its quota lets it have") < 0:
+            return NO_MEMORY
+        return NEXT
+
     cdef int malformed(self, const uint8_t* frame) noexcept nogil:
         return self.fatal(frame[4], load32(frame + 8), MALFORMED, b"the payload is not this verb's")
 
@@ -229,6 +237,10 @@ cdef class NativeBase(Framed):
         cdef uint32_t closed
         if size != (24 if verb == RECEIVE else 32):
             return self.malformed(frame)
+        if self.hub.gates.count:
+            closed = self.hub.gates.outside(&self.belongs, load32(at))
+            if closed:
+                return self.refuse_crowd(frame, closed)
         if verb == READ:
             if load32(at + 4) != 0:
                 return ASK

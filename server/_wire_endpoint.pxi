@@ -19,6 +19,7 @@ cdef class Endpoint:
     cdef buffer_t out
     cdef double active, stalled, opened, kept_since
     cdef size_t kept, unsent
+    cdef belongs_t belongs
 
     def __dealloc__(self):
         buffer_free(&self.out)
@@ -118,8 +119,16 @@ cdef class Endpoint:
             self.closing = True
             transport.abort()
 
+    def join(self, uint32_t queue):
+        """0 if the connection may use the queue, else the milliseconds after which to try again: its namespace has as
+        many connections as it may."""
+        cdef uint32_t closed = self.hub.gates.outside(&self.belongs, queue)
+        self.hub.gates.throttled += closed > 0
+        return closed
+
     def connection_lost(self, error):
         self.transport = None
+        tally_leave(&self.hub.gates.tally, &self.belongs)
         self.closing = True
         self.account()
         self.lost()

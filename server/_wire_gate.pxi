@@ -26,6 +26,7 @@ cdef extern from *:
 cdef enum:
     ROOM_RETRY_MS = 500         # a full queue may have room after the next look at it
     LEASED_RETRY_MS = 50
+    CONNECTIONS_RETRY_MS = 1000
     PROBES = 64
 
 cdef struct cell_t:
@@ -44,6 +45,8 @@ cdef struct rule_t:
     double send_ns, byte_ns, receive_ns
     uint64_t burst_ns
     uint32_t in_flight          # leased at most in each group; 0: no limit
+    uint32_t connections        # 0: no limit
+    uint32_t place              # where they are counted
 
 cdef struct gate_t:
     uint32_t queue              # 0: free
@@ -87,6 +90,8 @@ cdef class Gates:
     cdef gate_t* gates
     cdef keyed_t* keys
     cdef uint32_t mask, key_mask
+    cdef object connected
+    cdef tally_t tally
     cdef readonly uint32_t count
     cdef public uint64_t throttled
 
@@ -101,6 +106,16 @@ cdef class Gates:
         free(self.rules)
         free(self.gates)
         free(self.keys)
+
+    def tell_connections(self, shared, uint32_t worker=0, uint32_t workers=1):
+        """Count connections from now on. shared: a writable buffer with 4 bytes for each cell and worker."""
+        cdef uint8_t[::1] view = shared
+        if worker >= workers or <size_t>view.shape[0] < <size_t>workers * self.cell_count * sizeof(uint32_t):
+            raise ValueError("there is no room for the connections of so many workers")
+        self.connected = shared
+        self.tally.places, self.tally.worker, self.tally.workers = self.cell_count, worker, workers
+        self.tally.counts = <uint32_t*>&view[0]
+        memset(tally_own(&self.tally, 0), 0, self.cell_count * sizeof(uint32_t))
 
     cdef uint64_t* cell(self, uint64_t name) except? NULL:
         """The value of the cell of that name, claimed if it is new. MemoryError if there is none left."""
@@ -118,8 +133,8 @@ cdef class Gates:
         """Go by other rules from now on.
 
         rules: (cell name, messages/s, bytes/s, receives/s, burst in s, whether messages, bytes, what waits
-        are bounded, in flight), 0 for no limit; members: (queue, its rule or -1, its namespace's or -1); keys: (number
-        of an access key, its rule).
+        are bounded, in flight, connections), 0 for no limit; members: (queue, its rule or -1, its
+        namespace's or -1); keys: (number of an access key, its rule).
         """
         cdef rule_t* fresh = <rule_t*>calloc(max(1, len(rules)), sizeof(rule_t))
         cdef uint32_t room = room_for(len(members))
@@ -162,7 +177,8 @@ cdef class Gates:
 
     cdef int fill(self, rule_t* rule, given) except -1:
         cdef uint64_t name
-        name, sends, bytes_, receives, burst, messages_bounded, bytes_bounded, pending_bounded, in_flight = given
+        (name, sends, bytes_, receives, burst, messages_bounded, bytes_bounded, pending_bounded, in_flight,
+         connections) = given
         rule.burst_ns = <uint64_t>(burst * 1e9)
         rule.in_flight = in_flight
         if sends:
@@ -180,6 +196,9 @@ cdef class Gates:
             rule.room_bytes = self.cell(name ^ 5)
         if pending_bounded:
             rule.room_pending = self.cell(name ^ 6)
+        if connections and self.tally.counts != NULL:
+            rule.connections = min(connections, <uint32_t>-1)
+            rule.place = <uint32_t>((<char*>self.cell(name ^ 7) - <char*>self.cells) // sizeof(cell_t))
         return 0
 
     def leave_room(self, uint64_t name, messages, bytes_, pending=None):
@@ -213,6 +232,16 @@ cdef class Gates:
                 rules[count] = self.rules + self.keys[at].rule
                 count += 1
         return count
+
+    cdef uint32_t outside(self, belongs_t* belongs, uint32_t queue) noexcept nogil:
+        """0 if the connection counts under the quota of the queue's namespace, as it does from now on if that has one;
+        else the milliseconds after which to try again."""
+        cdef rule_t* rules[3]
+        cdef int at
+        for at in range(self.bound(queue, 0, rules)):
+            if rules[at].connections and not tally_join(&self.tally, belongs, rules[at].place, rules[at].connections):
+                return CONNECTIONS_RETRY_MS
+        return 0
 
     cdef uint32_t send_closed(self, uint32_t queue, uint64_t key, bint waits, uint64_t now) noexcept nogil:
         """Milliseconds after which to try again, 0 if a send may pass. waits: for its time or its verdict."""

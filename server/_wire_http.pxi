@@ -348,7 +348,8 @@ cdef class HttpEndpoint(HttpReplies):
         if self.in_flight >= self.hub.flight_limit:
             return CROWDED
         route = known
-        if self.hub.gates.count and self.hub.gates.send_closed(<uint32_t>route, 0, False, now_ns()):
+        if self.hub.gates.count and (self.hub.gates.outside(&self.belongs, <uint32_t>route)
+                                     or self.hub.gates.send_closed(<uint32_t>route, 0, False, now_ns())):
             return ASK
         if ext is not None:
             packed = <const uint8_t*>PyBytes_AS_STRING(ext)

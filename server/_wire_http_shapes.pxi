@@ -26,6 +26,10 @@ cdef class HttpRequest:
         """The fields that API 3.0 signs with, by their names in lower case."""
         return self.signed or {}
 
+    def join(self, uint32_t queue):
+        """As the connection's: 0 if it may use the queue."""
+        return self.endpoint.join(queue)
+
     @property
     def local(self):
         """Whether both ends of the connection are on this machine's loopback."""

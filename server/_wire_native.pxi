@@ -187,6 +187,9 @@ cdef class NativeEndpoint(LaterBase):
         if body_size > self.hub.message_bytes:
             return self.refuse(frame, TOO_LARGE, b"the message is over its limit")
         if self.hub.gates.count:
+            closed = self.hub.gates.outside(&self.belongs, load32(at))
+            if closed:
+                return self.refuse_crowd(frame, closed)
             closed = self.hub.gates.send_closed(load32(at), self.key, at[5] > FLAG_ATTRIBUTED, now_ns())
             if closed:
                 return self.refuse_later(frame, closed)
@@ -235,6 +238,9 @@ cdef class NativeEndpoint(LaterBase):
         if stride == 2 and not self.batch_attributes(sizes, count, at + start):
             return self.refuse(frame, INVALID, b"the attributes are not a list of them")
         if self.hub.gates.count:
+            closed = self.hub.gates.outside(&self.belongs, load32(at))
+            if closed:
+                return self.refuse_crowd(frame, closed)
             closed = self.hub.gates.send_closed(load32(at), self.key, at[5] > FLAG_ATTRIBUTED, now_ns())
             if closed:
                 return self.refuse_later(frame, closed)
@@ -305,7 +311,7 @@ cdef class NativeEndpoint(LaterBase):
         self.hold(HELD_BY_CALL)
         self.in_flight += 1
         self.hub.in_calls += 1
-        future = self.hub.bridge.call(self.answer, verb, payload, self.producer)
+        future = self.hub.bridge.call(self.answer, verb, payload, self.producer, self.join)
         future.add_done_callback(Answered(self, verb, load32(frame + 8)))
         return 0
 

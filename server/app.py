@@ -26,7 +26,7 @@ from penstock.server.broker.modes import Members
 from penstock.server.broker.temporary import Temporary
 from penstock.server.broker.transaction import Transactions
 from penstock.server.broker.throttle import Quotas
-from penstock.server.cells import CALLS, FIRSTS, NAMES, REPEATS, SHARED
+from penstock.server.cells import CALLS, CONNECTED, FIRSTS, NAMES, REPEATS, SHARED
 from penstock.server.config import ServeOptions, format_address, parse_address
 from penstock.server.fanning import Fanner
 from penstock.server.housekeeping import Chore, keep_house
@@ -191,6 +191,7 @@ class Worker:
         broker.root = root_pair(os.environ)
         door = HttpDoor(broker, bridge, self.options.durability, self.board)
         hub = Hub(loop, lane, broker, bridge, door, self.options.durability, SHARED)
+        hub.gates.tell_connections(CONNECTED, self.index, self.options.workers)
         door.hub = hub
         broker.gate = hub.gates.admit
         firsts = FirstTimes(FIRSTS)

@@ -8,6 +8,10 @@ CELLS = 16384
 # A rate is one rate however many workers there are, so what counts it must be one as well.
 SHARED = mmap.mmap(-1, CELLS * CELL_BYTES)
 
+# How many connections each of up to 256 workers has under each cell: 16 MiB, if touched.
+WORKERS = 256
+CONNECTED = mmap.mmap(-1, WORKERS * CELLS * 4)
+
 # 2^18 messages whose first delivery is remembered: 4 MiB, as far as it was touched.
 FIRSTS = mmap.mmap(-1, 1 << 22)
 

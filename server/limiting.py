@@ -21,6 +21,7 @@ FIELDS = {
     "in_flight": "messages leased by each group",
     "pending": "messages that wait for their time or their verdict",
     "queues": "queues of the namespace",
+    "connections": "connections that use queues of the namespace",
 }
 PUSH_TEXTS = {
     "queue": "the queue that is pushed",
@@ -34,7 +35,7 @@ PUSH_NUMBERS = {
     "timeout_s": "for one post (30)",
     "attempts": "of a message, before it is a dead letter (20)",
 }
-WHOLE = ("messages", "bytes", "in_flight", "queues", "pending")
+WHOLE = ("messages", "bytes", "in_flight", "queues", "pending", "connections")
 
 
 def add(commands: Any, remote: ArgumentParser, add_: Add) -> None:

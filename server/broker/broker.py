@@ -213,6 +213,12 @@ def throttled(retry_after_ms: int) -> BrokerError:
     return BrokerError(Kind.THROTTLED, text, retry_after_ms=retry_after_ms)
 
 
+def crowded(retry_after_ms: int) -> BrokerError:
+    """The refusal of one connection more than a namespace may have."""
+    text = "the namespace has as many connections as its quota lets it have"
+    return BrokerError(Kind.THROTTLED, text, retry_after_ms=retry_after_ms)
+
+
 def checked(name: str) -> str:
     """The name itself: queue, or namespace/queue. Raises INVALID for another."""
     if len(name) > NAME_CHARACTERS or NAME.fullmatch(name) is None:

@@ -26,7 +26,7 @@ class Quota(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, froz
 
     messages and bytes bound what the queues' own groups have not confirmed yet (bytes by the mean
     size), pending what waits for its time or its verdict; in_flight what each group has leased. A
-    rate lets burst_s seconds' worth through at once. queues is for a namespace only.
+    rate lets burst_s seconds' worth through at once. queues and connections are a namespace's only.
     """
 
     messages_per_s: float = 0
@@ -38,6 +38,7 @@ class Quota(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, froz
     in_flight: int = 0
     queues: int = 0
     pending: int = 0
+    connections: int = 0
 
     def check(self, scope: str) -> None:
         """Raises INVALID for what cannot be."""
@@ -47,19 +48,20 @@ class Quota(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, froz
         for name in ("messages", "bytes", "queues", "pending"):
             if not 0 <= getattr(self, name) <= COUNT_LIMIT:
                 raise BrokerError(Kind.INVALID, f"{name} is 0 to {COUNT_LIMIT}")
-        if not 0 <= self.in_flight <= 0xFFFFFFFF:
-            raise BrokerError(Kind.INVALID, "in_flight is 0 to 4294967295")
+        for name in ("in_flight", "connections"):
+            if not 0 <= getattr(self, name) <= 0xFFFFFFFF:
+                raise BrokerError(Kind.INVALID, f"{name} is 0 to 4294967295")
         if not 0 < self.burst_s <= BURST_LIMIT:
             raise BrokerError(Kind.INVALID, f"burst_s is over 0, at most {BURST_LIMIT:.0f}")
-        if self.queues and scope != "namespace":
-            raise BrokerError(Kind.INVALID, "queues is for a namespace")
+        if (self.queues or self.connections) and scope != "namespace":
+            raise BrokerError(Kind.INVALID, "queues and connections are for a namespace")
         given = {name for name, value in msgspec.structs.asdict(self).items() if value}
         if scope == "key" and given - RATES:
             raise BrokerError(Kind.INVALID, "the quota of an access key has rates only")
 
 
 # As server/_wire_gate.pxi takes it: the cell's name, then the numbers.
-Rule = tuple[int, float, float, float, float, bool, bool, bool, int]
+Rule = tuple[int, float, float, float, float, bool, bool, bool, int, int]
 
 
 class Plan(NamedTuple):
@@ -212,4 +214,5 @@ def rule_of(cell: int, quota: Quota) -> Rule:
     return (
         cell, quota.messages_per_s, quota.bytes_per_s, quota.receives_per_s, quota.burst_s,
         quota.messages > 0, quota.bytes > 0, quota.pending > 0, quota.in_flight,
+        quota.connections,
     )  # fmt: skip

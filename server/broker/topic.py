@@ -207,10 +207,13 @@ class Topics:
 
         Raises THROTTLED, NOT_FOUND.
         """
+        self.broker.admit(self.home(name).id, messages, size, waits=waits, key=key)
+
+    @refusing
+    def home(self, name: str) -> Queue:
+        """The first partition: a quota binds all together, so it stands for each; or NOT_FOUND."""
         self.topic(name)
-        # A quota binds all partitions together, so the first one stands for each.
-        home = self.store.queue(partition_queue(name, 0), create=False)
-        self.broker.admit(home.id, messages, size, waits=waits, key=key)
+        return self.store.queue(partition_queue(name, 0), create=False)
 
     @refusing
     def recipients(

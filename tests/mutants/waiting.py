@@ -11,6 +11,7 @@ ONCE = "tests/unit/test_engine_once.py"
 TOPIC_LATER = "tests/unit/test_topic_later.py"
 RELEASE = "tests/unit/test_server_release.py"
 TOPIC_ONCE = "tests/unit/test_topic_once_doors.py"
+CONNECTIONS = "tests/unit/test_connection_quota.py"
 
 WAITING = (
     Mutant(
@@ -124,6 +125,34 @@ WAITING = (
         "time_us + now_us if flags & FLAG_DELAY and time_us else time_us\n",
         "time_us\n",
         (LATER,),
+    ),
+    Mutant(
+        "connections: one more than a namespace may have is refused",
+        "server/_wire_belongs.pxi",
+        "    if total > most:\n",
+        "    if total > most + 1:\n",
+        (CONNECTIONS,),
+    ),
+    Mutant(
+        "connections: those of all workers count",
+        "server/_wire_belongs.pxi",
+        "total += count_load(tally.counts + <size_t>at * tally.places + place)",
+        "total += count_load(tally_own(tally, place)) if at == 0 else 0",
+        (CONNECTIONS,),
+    ),
+    Mutant(
+        "connections: one that is closed counts no more",
+        "server/_wire_endpoint.pxi",
+        "        tally_leave(&self.hub.gates.tally, &self.belongs)\n",
+        "",
+        (CONNECTIONS,),
+    ),
+    Mutant(
+        "connections: what a worker that died had counted is forgotten",
+        "server/_wire_gate.pxi",
+        "        memset(tally_own(&self.tally, 0), 0, self.cell_count * sizeof(uint32_t))\n",
+        "",
+        (CONNECTIONS,),
     ),
     Mutant(
         "waiting: a numbered send to a topic is stored once",

@@ -27,7 +27,7 @@ START = 10**15
 
 
 def rule(cell: int, rate: float, burst: float = 1.0, receives: float = 0) -> Rule:
-    return cell, rate, 0, receives, burst, False, False, False, 0
+    return cell, rate, 0, receives, burst, False, False, False, 0, 0
 
 
 def gates(*rules: tuple[float, float], members: list[tuple[int, int, int]]) -> Gates:
@@ -69,16 +69,16 @@ def test_workers_share_one_rate() -> None:
     shared = bytearray(4096)
     one, other = Gates(shared), Gates(shared)
     for made in (one, other):
-        made.replace([(8, 10, 0, 0, 1.0, False, False, False, 0)], [(7, 0, -1)])
+        made.replace([(8, 10, 0, 0, 1.0, False, False, False, 0, 0)], [(7, 0, -1)])
     passed = [made.admit(7, 1, 0, START) for _ in range(10) for made in (one, other)]
     assert passed.count(0) == 11
 
 
 def test_there_is_an_end_to_cells_and_the_old_rules_stay() -> None:
     made = Gates(bytearray(16))
-    made.replace([(8, 1, 0, 0, 1.0, False, False, False, 0)], [(7, 0, -1)])
+    made.replace([(8, 1, 0, 0, 1.0, False, False, False, 0, 0)], [(7, 0, -1)])
     with pytest.raises(MemoryError):
-        made.replace([(16, 1, 0, 0, 1.0, False, False, False, 0)], [(9, 0, -1)])
+        made.replace([(16, 1, 0, 0, 1.0, False, False, False, 0, 0)], [(9, 0, -1)])
     assert made.count == 1 and made.admit(9, 1, 0, START) == 0
 
 

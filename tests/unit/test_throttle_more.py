@@ -48,7 +48,7 @@ def test_what_waits_has_a_room_of_its_own(quotas: Quotas) -> None:
     store.pending.move(ids[2], 1 << 51)
     assert [room[3] for room in quotas.plan().rooms] == [8, 4]
     made = Gates(bytearray(4096))
-    made.replace([(8, 0, 0, 0, 1.0, False, False, True, 0)], [(7, 0, -1)])
+    made.replace([(8, 0, 0, 0, 1.0, False, False, True, 0, 0)], [(7, 0, -1)])
     made.leave_room(8, None, None, 2)
     assert [made.admit(7, 1, 0, START, waits=True) for _ in range(3)] == [0, 0, 500]
     assert made.admit(7, 1, 0, START) == 0

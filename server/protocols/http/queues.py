@@ -12,7 +12,7 @@ from penstock.engine._core import Batch, Consumer, Queue, SendReceipt
 from penstock.engine.attributes import Attributes
 from penstock.server._wire import HttpRequest
 from penstock.server.bridge import Bridge
-from penstock.server.broker.broker import Broker, throttled
+from penstock.server.broker.broker import Broker, crowded, throttled
 from penstock.server.broker import asks
 from penstock.server.broker.asks import Group
 from penstock.server.broker.errors import BrokerError, Kind
@@ -131,6 +131,7 @@ class Queues:
         if any(len(body) > self.broker.limits.message_bytes for body in bodies):
             limit = self.broker.limits.message_bytes
             raise BrokerError(Kind.TOO_LARGE, "a message is over its limit", limit=limit)
+        joined(call, queue)
         self.broker.admit(queue.id, len(bodies), sum(map(len, bodies)), waits=later.waits)
         receipt = await self.call(
             self.store, queue, bodies, attributes, later, durability=cast("Durability", level),
@@ -165,6 +166,7 @@ class Queues:
         if octets and asked.max_messages != 1:
             raise BrokerError(Kind.INVALID, "octets are for one message at a time")
         queue = await self.queue(call)
+        joined(call, queue)
         await self.call(self.groups.expect, Group(call.name, asked.group, asked.filter, asked.kind))
         group = await self.call(self.broker.group, queue, asked.group)
         deadline = time.monotonic() + asked.wait_ms / 1000
@@ -243,6 +245,7 @@ class Queues:
 
     async def peek(self, call: Call) -> Response:
         queue = await self.queue(call)
+        joined(call, queue)
         offset = call.number("offset", 0, (1 << 63) - 1)
         count = call.number("max", 10, 1000)
         deadline = time.monotonic() + call.number("wait_ms", 0, WAIT_MS) / 1000
@@ -263,6 +266,13 @@ class Queues:
 
     async def group(self, call: Call, name: str) -> Consumer:
         return await self.call(self.broker.group, await self.queue(call), name)
+
+
+def joined(call: Call, queue: Queue) -> None:
+    """Raise THROTTLED if the connection is one too many for the queue's namespace."""
+    closed_ms = call.request.join(queue.id)
+    if closed_ms:
+        raise crowded(closed_ms)
 
 
 def now_us() -> int:

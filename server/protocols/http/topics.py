@@ -18,6 +18,7 @@ from penstock.server.protocols.http.batches import sending_of
 from penstock.server.protocols.http.problem import Response, reply
 from penstock.server.protocols.http.queues import (
     Call,
+    joined,
     messages_reply,
     receipts_of,
     verdicts_reply,
@@ -150,6 +151,7 @@ class TopicTargets:
             limit = limits.message_bytes
             raise BrokerError(Kind.TOO_LARGE, "a message is over its limit", limit=limit)
         partition = call.number("partition", 0, limits.partitions)
+        joined(call, await self.call(self.topics.home, call.name))
         await self.call(
             self.topics.admit, call.name, 1, len(bodies[0]), waits=later.waits)
         sent = await self.call(
@@ -181,6 +183,7 @@ class TopicTargets:
         asked = call.read(models.ReceiveRequest)
         deadline = time.monotonic() + asked.wait_ms / 1000
         queues = await self.call(self.topics.partitions, call.name)
+        joined(call, queues[0])
         while True:
             self.turn += 1
             found = await self.call(

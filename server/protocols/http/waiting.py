@@ -22,7 +22,7 @@ from penstock.server.protocols.http.batches import body_of
 from penstock.server.protocols.http.carried import from_json
 from penstock.server.protocols.http.later import receipt_reply
 from penstock.server.protocols.http.problem import Response, reply
-from penstock.server.protocols.http.queues import Call
+from penstock.server.protocols.http.queues import Call, joined
 
 if TYPE_CHECKING:
     from penstock.engine._core import Durability
@@ -211,6 +211,8 @@ class WaitingTargets:
         asked = call.read(AtomicRequest)
         level = asked.durability or self.durability
         messages = await self.call(self.parts, asked.messages)
+        for queue in {queue.id: queue for queue, *_ in messages}.values():
+            joined(call, queue)
         self.transactions.admit(messages)
         receipts = await self.call(
             self.transactions.send_all, messages, cast("Durability", level),

@@ -21,7 +21,7 @@ from penstock.server.broker.temporary import Temporary
 from penstock.server.broker.throttle import Quota, Quotas
 from penstock.server.broker.cron import Crons
 from penstock.server.broker.schedule import Schedule
-from penstock.server.protocols.native.later import Later
+from penstock.server.protocols.native.later import Joins, Later, always, joined
 from penstock.server.protocols.native.statuses import refused
 from penstock.server.protocols.native.topics import TopicAsks
 
@@ -52,18 +52,21 @@ class Handler:
         self.send_all = later.send_all
         self.keys = KeyAsks(Keys(broker))
         self.verbs: dict[int, Callable[[bytes], bytes]] = {
-            OPEN: self.open,
             SEEK: self.seek,
             READ: self.resolve,
             GROUP: self.group,
         }
 
-    def __call__(self, verb: int, payload: bytes, producer: int = 0) -> tuple[int, bytes]:
+    def __call__(
+        self, verb: int, payload: bytes, producer: int = 0, joins: Joins = always
+    ) -> tuple[int, bytes]:
         try:
             if verb == SEND_ALL:
-                return 0, self.send_all(payload, producer)
+                return 0, self.send_all(payload, producer, joins)
             if verb == ADMIN:
-                return 0, self.admin(payload, producer)
+                return 0, self.admin(payload, producer, joins)
+            if verb == OPEN:
+                return 0, self.open(payload, joins)
             return 0, self.verbs[verb](payload)
         except BrokerError as error:
             return refused(error)
@@ -74,17 +77,19 @@ class Handler:
             traceback.print_exc(file=sys.stderr)
             return refused(BrokerError(Kind.INTERNAL, "the request failed inside the server"))
 
-    def open(self, payload: bytes) -> bytes:
+    def open(self, payload: bytes, joins: Joins = always) -> bytes:
         if len(payload) < 4:
             raise BrokerError(Kind.INVALID, "OPEN is flags and a name")
         flags = int.from_bytes(payload[:4], "little")
         if flags == CREATE | TEMPORARY and len(payload) >= 8:
             idle_ms = int.from_bytes(payload[4:8], "little")
             queue = self.temporary.open(name_of(payload[8:]), idle_ms, time.time_ns() // 1000)
+            joined(joins, queue.id)
             return queue.id.to_bytes(4, "little")
         if flags & ~CREATE:
             raise BrokerError(Kind.INVALID, "flags are 1, create if absent, or 3, a temporary one")
         queue = self.broker.open(name_of(payload[4:]), create=bool(flags & CREATE))
+        joined(joins, queue.id)
         return queue.id.to_bytes(4, "little")
 
     def group(self, payload: bytes) -> bytes:
@@ -106,16 +111,18 @@ class Handler:
         offset = self.broker.position(self.broker.by_id(number), kind, value)
         return READ_PAYLOAD.pack(number, 0, offset, *rest)
 
-    def admin(self, payload: bytes, producer: int = 0) -> bytes:
+    def admin(self, payload: bytes, producer: int = 0, joins: Joins = always) -> bytes:
         try:
             request = json.loads(payload)
         except (ValueError, RecursionError) as error:
             raise BrokerError(Kind.INVALID, "ADMIN is a JSON object") from error
         if not isinstance(request, dict):
             raise BrokerError(Kind.INVALID, "ADMIN is a JSON object")
-        return json.dumps(self.administer(request, producer)).encode()
+        return json.dumps(self.administer(request, producer, joins)).encode()
 
-    def administer(self, request: dict[str, Any], producer: int = 0) -> dict[str, Any]:
+    def administer(
+        self, request: dict[str, Any], producer: int = 0, joins: Joins = always
+    ) -> dict[str, Any]:
         do = request.get("do")
         if isinstance(do, str) and do in self.seeing.asks:
             return self.seeing(do, {field: request[field] for field in request if field != "do"})
@@ -135,7 +142,7 @@ class Handler:
         if isinstance(do, str) and do.startswith("quota."):
             return self.quota(do, str(request.get("scope", "")), name, request.get("quota"))
         if isinstance(do, str) and do in self.topics.does:
-            return self.topics(do, request, producer)
+            return self.topics(do, request, producer, joins)
         if do == "queue.list":
             fields = {field: request[field] for field in request if field != "do"}
             ask = asks.converted(do, fields, asks.Listing)

@@ -7,7 +7,7 @@ from typing import Protocol
 from penstock.engine._core import Queue
 from penstock.engine.attributes import Attributes, unpack
 from penstock.engine.errors import InvalidError
-from penstock.server.broker.broker import Broker
+from penstock.server.broker.broker import Broker, crowded
 from penstock.server.broker.errors import BrokerError, Kind
 from penstock.server.broker.producers import Check, Member, Producers
 from penstock.server.broker.transaction import Transactions, group_checked
@@ -26,6 +26,22 @@ ONE_REPLY = struct.Struct("<QII")
 
 
 Message = tuple[Queue, bytes, Attributes | None, int]
+
+
+# Whether the connection that asks may use a queue: 0, or the milliseconds after which to try again.
+Joins = Callable[[int], int]
+
+
+def always(_: int) -> int:
+    """Nobody is too many."""
+    return 0
+
+
+def joined(joins: Joins, queue: int) -> None:
+    """Raise THROTTLED if the connection is one too many for the queue's namespace."""
+    closed_ms = joins(queue)
+    if closed_ms:
+        raise crowded(closed_ms)
 
 
 class Asked(Protocol):
@@ -68,7 +84,7 @@ class Later:
                 raise BrokerError(Kind.INVALID, text, limit=limit)
             places[group] = self.producers.join(group, asks(connection))
 
-    def send_all(self, payload: bytes, producer: int = 0) -> bytes:
+    def send_all(self, payload: bytes, producer: int = 0, joins: Joins = always) -> bytes:
         """Store messages of several queues, all or none. Raises INVALID, NOT_FOUND, TOO_LARGE."""
         if len(payload) < ALL.size:
             raise BrokerError(Kind.INVALID, "SEND_ALL is a durability, a count and messages")
@@ -90,6 +106,8 @@ class Later:
             messages.append(message)
         if at != len(payload):
             raise BrokerError(Kind.INVALID, "bytes behind the last message")
+        for number in {queue.id for queue, *_ in messages}:
+            joined(joins, number)
         self.transactions.admit(messages)
         receipts = self.transactions.send_all(
             messages, "disk" if level else "kernel", producer=producer, sequence=sequence)

@@ -13,6 +13,7 @@ from penstock.server.broker.errors import BrokerError, Kind
 from penstock.server.broker.later import Later, later_of
 from penstock.server.broker.topic_later import LaterTopics
 from penstock.server.broker.topic_settings import TopicSettings
+from penstock.server.protocols.native.later import Joins, always, joined
 
 Request = dict[str, Any]
 
@@ -36,12 +37,16 @@ class TopicAsks:
         }
         self.does = {"topic.send", *self.asks}
 
-    def __call__(self, do: str, request: Request, producer: int = 0) -> Request:
-        """producer: what the connection stated, for a send that has a sequence."""
+    def __call__(
+        self, do: str, request: Request, producer: int = 0, joins: Joins = always
+    ) -> Request:
+        """producer: what the connection stated, for a send that has a sequence; joins: what says
+        whether it may use a queue."""
         name = request.get("name", "")
         if not isinstance(name, str):
             raise BrokerError(Kind.INVALID, "name is text")
         if do == "topic.send":
+            joined(joins, self.topics.home(name).id)
             return self.send(name, request, producer)
         return self.asks[do](name, request)
 
