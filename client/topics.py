@@ -87,14 +87,16 @@ class Topic:
         return self.client.admin("topic.send", name=self.name, **fields, **(half or {}))
 
     def subscribe(
-        self, queue: str, *, kind: str | None = None, source: str = "", start: str | int = "latest"
+        self, queue: str, *, kind: str | None = None, source: str = "",
+        start: str | int = "latest", offset: int | None = None,
     ) -> Any:
         """Let a queue get the messages that a filter wants ("tag", "routing" or "sql").
 
-        start: latest, earliest, or a time in µs since 1970.
+        start: latest, earliest, or a time in µs since 1970; or an offset, that of each partition.
         """
         return self.client.admin(
-            "topic.subscribe", name=self.name, queue=queue, kind=kind, source=source, start=start)
+            "topic.subscribe", name=self.name, queue=queue, kind=kind, source=source, start=start,
+            offset=offset)
 
     def unsubscribe(self, queue: str) -> Any:
         """Let the queue get no more."""

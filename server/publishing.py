@@ -41,6 +41,7 @@ def add(commands: Any, remote: ArgumentParser, command: Callable[..., ArgumentPa
             work.add_argument("--kind", choices=("tag", "routing", "sql"))
             work.add_argument("--filter", default="", dest="source", help="what the queue wants")
             work.add_argument("--start", default="latest", help="latest, earliest, or µs")
+            work.add_argument("--offset", type=int, metavar="N", help="of each partition")
         if name == "set":
             for setting, text in QUEUE_SETTINGS.items():
                 work.add_argument(f"--{setting}", type=int, metavar="N", help=text)
@@ -115,7 +116,7 @@ def topic_subscribe(options: Namespace) -> int:
     """Let a queue get what a filter wants."""
     start = int(options.start) if options.start.isdecimal() else options.start
     return _ask(options, "topic.subscribe", queue=options.queue, kind=options.kind,
-                source=options.source, start=start)
+                source=options.source, start=start, offset=options.offset)
 
 
 def topic_unsubscribe(options: Namespace) -> int:

@@ -104,11 +104,12 @@ class Topics:
     @refusing
     def subscribe(
         self, name: str, queue: str, *, kind: str | None = None, source: str = "",
-        start: str | int = "latest",
+        start: str | int = "latest", offset: int | None = None,
     ) -> dict[str, Any]:
         """Let a queue, made if absent, get the messages that a filter wants.
 
-        start: latest, earliest, or a time in µs since 1970. Raises EXISTS if it is subscribed.
+        start: latest, earliest, or a time in µs since 1970; or an offset, the same in each
+        partition. Raises EXISTS if it is subscribed.
         """
         compile_filter(kind, source)
         topic = self.topic(name)
@@ -119,6 +120,8 @@ class Topics:
         timed = isinstance(start, int) and 0 <= start < 1 << 63
         if start not in ("latest", "earliest") and not timed:
             raise BrokerError(Kind.INVALID, "start is latest, earliest or a time in µs since 1970")
+        if offset is not None and (start != "latest" or not 0 <= offset < 1 << 63):
+            raise BrokerError(Kind.INVALID, "an offset is a number, given without a start")
         self.store.queue(checked(queue))
         facts = {"kind": kind, "source": source}
         try:
@@ -126,8 +129,8 @@ class Topics:
                 subscription_note(name, queue), json.dumps(facts).encode(), expect=0)
         except ConflictError as error:
             raise BrokerError(Kind.EXISTS, f"{queue} is subscribed to {name}") from error
-        if start != "latest":
-            self._take_over(name, queue, start, mark)
+        if start != "latest" or offset is not None:
+            self._take_over(name, queue, start, offset, mark)
         return {"queue": queue, **facts}
 
     @refusing
@@ -247,17 +250,20 @@ class Topics:
     @refusing
     def receive(
         self, name: str, group: str, count: int, *, first: int = 0, max_bytes: int = 1 << 20,
-        lease_ms: int = 30000,
+        lease_ms: int = 30000, room: Callable[[int, int], int] | None = None,
     ) -> tuple[int, Batch] | None:
         """Messages of one partition for a group, looking from partition first on; None if all are
-        empty. (The partition, the messages.)"""
+        empty. (The partition, the messages.) room: how many a queue and group may have now."""
         if group:
             checked(group)
         queues = self.partitions(name)
         for at in range(len(queues)):
             number = (first + at) % len(queues)
-            batch = queues[number].group(group).receive(
-                count, max_bytes=max_bytes, lease_ms=lease_ms)
+            taker = queues[number].group(group)
+            most = count if room is None else room(queues[number].id, taker.id)
+            if not most:
+                continue
+            batch = taker.receive(most, max_bytes=max_bytes, lease_ms=lease_ms)
             if len(batch):
                 return number, batch
         return None
@@ -366,20 +372,22 @@ class Topics:
                     continue
         return found
 
-    def _take_over(self, name: str, queue: str, start: str | int, mark: int) -> None:
+    def _take_over(
+        self, name: str, queue: str, start: str | int, offset: int | None, mark: int
+    ) -> None:
         """Place what the topic got before the subscription's note at position mark."""
         topic = self.topic(name)
         one = next(one for one in topic.subscriptions if one.queue == queue)
         to = self.store.queue(queue)
         for home in self.partitions(name):
-            at = home.offset_at(start) if isinstance(start, int) else 0
+            at = home.offset_at(start) if isinstance(start, int) else offset or 0
             while len(batch := home.read(offset=at, max_messages=READ_AT_ONCE)):
                 low, at = int(batch.offsets[0]), int(batch.offsets[-1]) + 1
                 positions = home.index(low, at)["position"]
                 chosen = [
-                    int(positions[offset - low])
-                    for index, offset in enumerate(batch.offsets.tolist())
-                    if one.wants(batch.ext(index)) and positions[offset - low] < mark
+                    int(positions[number - low])
+                    for index, number in enumerate(batch.offsets.tolist())
+                    if one.wants(batch.ext(index)) and positions[number - low] < mark
                 ]
                 if chosen:
                     place_many(self.store, to, np.array(chosen, np.uint64))

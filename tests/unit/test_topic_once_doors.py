@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from cutting_relay import Relay
 from server_process import Server, Wire
 from test_http_door import ask
+from test_throttle import until
 
 ADMIN = 12
 
@@ -212,3 +213,53 @@ def test_halves_on_the_command_line(
         got += client.queue("shell-q").receive(9, wait=20)
     assert sorted(one.body for one in got) == [b"x", b"y"] and {one.tag for one in got} == {"a"}
     assert run("send", "shell-q", "x", "y", "--half") == cli.EXIT_USAGE
+
+
+def test_a_subscription_begins_at_an_offset_through_each_door(
+    server: Server, client: penstock.Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from penstock.server import cli
+
+    topic = client.topic("past")
+    topic.create(2)
+    for at in range(6):
+        topic.send(b"%d" % at, partition=at % 2)
+    topic.subscribe("past-1", offset=1)
+    assert ask(server, "PUT", "/v1/topics/past/subscriptions/past-2", {"offset": 2})[0] == 201
+    assert cli.main(["topic", "subscribe", "past", "past-3", "--offset", "3",
+                     "--server", f"127.0.0.1:{server.tcp}"]) == 0
+    capsys.readouterr()
+    topic.send(b"new")
+    assert sorted(bodies(client, "past-1")) == [b"2", b"3", b"4", b"5", b"new"]
+    assert sorted(bodies(client, "past-2")) == [b"4", b"5", b"new"]
+    assert bodies(client, "past-3") == [b"new"]
+    for wrong in ({"offset": -1}, {"offset": 1 << 63}, {"offset": 1, "start": "earliest"}):
+        with pytest.raises(penstock.InvalidError):
+            topic.subscribe("past-4", **wrong)
+        path = "/v1/topics/past/subscriptions/past-4"
+        assert ask(server, "PUT", path, wrong)[0] == 400
+    assert [one["queue"] for one in topic.show()["subscriptions"]] == ["past-1", "past-2", "past-3"]
+
+
+def test_receiving_from_a_topic_over_http_is_bound_by_quotas_and_by_the_filter(
+    server: Server, client: penstock.Client
+) -> None:
+    topic = client.topic("bound")
+    topic.create(2)
+    topic.group("g", filter="a")
+    for at in range(8):
+        topic.send(b"%d" % at, tag="a", partition=at % 2)
+    client.admin("quota.set", scope="queue", name="bound",
+                 quota={"in_flight": 1, "receives_per_s": 1000})
+    path = "/v1/topics/bound/receive"
+    until(lambda: ask(server, "POST", path, {"group": "probe", "max_messages": 9})[0] == 429)
+    # One of each partition is out, and no more come.
+    for _ in range(8):
+        status, told, _ = ask(server, "POST", path, {"group": "g", "max_messages": 9})
+        assert status == 429 or len(told["messages"]) == 1
+    assert ask(server, "POST", path, {"group": "g", "wait_ms": 60})[0] == 429
+    leased = [client.group_settings(topic.partition(number), "g")["in_flight"] for number in (0, 1)]
+    assert leased == [1, 1]
+    status, problem, _ = ask(server, "POST", path, {"group": "g", "filter": "b"})
+    assert status == 409, problem
+    assert ask(server, "POST", path, {"group": "g", "filter": "a"})[0] == 429

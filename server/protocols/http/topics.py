@@ -1,7 +1,7 @@
 """What HTTP asks about topics, said in the broker's words."""
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import msgspec
@@ -9,8 +9,10 @@ from msgspec import Meta, Struct
 
 from penstock.server.bridge import Bridge
 from penstock.server.broker import asks
-from penstock.server.broker.broker import Broker
+from penstock.server.broker.broker import Broker, throttled
 from penstock.server.broker.errors import BrokerError, Kind
+from penstock.server.broker.groups import Groups
+from penstock.server.broker.topic_facts import partition_queue
 from penstock.server.broker.topic_later import LaterTopics
 from penstock.server.broker.topic_settings import TopicSettings
 from penstock.server.protocols.http import models
@@ -20,12 +22,13 @@ from penstock.server.protocols.http.queues import (
     Call,
     joined,
     messages_reply,
+    now_us,
     receipts_of,
     verdicts_reply,
 )
 
 if TYPE_CHECKING:
-    from penstock.engine._core import Consumer, Durability
+    from penstock.engine._core import Batch, Consumer, Durability, Queue
     from penstock.server.protocols.http.door import HttpDoor
 
 # A receiver of several partitions waits at one of them, and looks at the others so often.
@@ -33,11 +36,12 @@ LOOK_MS = 50
 
 
 class SubscribeRequest(Struct, forbid_unknown_fields=True):
-    """What the queue wants, and from when on: latest, earliest or µs since 1970."""
+    """What the queue wants, and from when on: latest, earliest or µs since 1970, or an offset."""
 
     kind: Literal["tag", "routing", "sql"] | None = None
     source: str = ""
     start: Literal["latest", "earliest"] | Annotated[int, Meta(ge=0)] = "latest"
+    offset: Annotated[int, Meta(ge=0)] | None = None
 
 
 class Subscription(Struct):
@@ -96,6 +100,7 @@ class TopicTargets:
         self.later = LaterTopics(broker)
         self.topics = self.later.topics
         self.settings = TopicSettings(self.topics)
+        self.groups = Groups(broker, now_us)
         self.call = bridge.call
         self.durability = durability
         self.turn = 0
@@ -184,30 +189,52 @@ class TopicTargets:
         deadline = time.monotonic() + asked.wait_ms / 1000
         queues = await self.call(self.topics.partitions, call.name)
         joined(call, queues[0])
+        await self.call(self.groups.expect, asks.Group(
+            partition_queue(call.name, 0), asked.group, asked.filter, asked.kind))
+        hub = self.door.hub
+        assert hub is not None
         while True:
             self.turn += 1
+            rooms: list[tuple[int, int]] = []
+
+            def room(queue: int, group: int) -> int:
+                rooms.append(hub.gates.may_receive(
+                    self.topics.store, queue, group, asked.max_messages))
+                return rooms[-1][0]
+
             found = await self.call(
                 self.topics.receive, call.name, asked.group, asked.max_messages,
-                first=self.turn % len(queues), lease_ms=asked.lease_ms,
+                first=self.turn % len(queues), lease_ms=asked.lease_ms, room=room,
             )  # fmt: skip
             left_ms = int((deadline - time.monotonic()) * 1000)
-            hub = self.door.hub
-            assert hub is not None
             if found is not None:
-                number, batch = found
-                if call.request.gone:
-                    taken = await self.call(self.topics.broker.group, queues[number], asked.group)
-                    await self.call(taken.release, batch.receipts, delay_ms=0)
-                hub.took(queues[number].id, queues[number].group(asked.group).id)
-                return reply(
-                    TopicMessages(number, messages_reply(queues[number], batch, True).messages))
+                return await self.given(call, queues, asked.group, *found)
+            # Over a quota at each partition: then what arrives changes nothing.
+            closed_ms = min((ms for _, ms in rooms), default=0)
+            if closed_ms and (left_ms <= closed_ms or hub.stopping):
+                raise throttled(closed_ms)
             if left_ms <= 0 or hub.stopping or call.request.gone:
                 return reply(TopicMessages(0, []))
             home = queues[0]
             group = await self.call(self.topics.broker.group, home, asked.group)
             wait_ms = left_ms if len(queues) == 1 else min(left_ms, LOOK_MS)
-            await hub.wait(home.id, group.id, wait_ms, request=call.request)
+            await hub.wait(home.id, group.id, min(wait_ms, closed_ms or wait_ms),
+                           request=call.request)
             queues = await self.call(self.topics.partitions, call.name)
+
+    async def given(
+        self, call: Call, queues: "Sequence[Queue]", group: str, number: int, batch: "Batch"
+    ) -> Response:
+        """What was taken of a partition, or given back if nobody reads the answer."""
+        hub = self.door.hub
+        assert hub is not None
+        taker = await self.call(self.topics.broker.group, queues[number], group)
+        if call.request.gone:
+            await self.call(taker.release, batch.receipts, delay_ms=0)
+        else:
+            hub.gates.received(queues[number].id, len(batch))
+        hub.took(queues[number].id, taker.id)
+        return reply(TopicMessages(number, messages_reply(queues[number], batch, True).messages))
 
     async def confirm(self, call: Call) -> Response:
         asked = call.read(models.ConfirmRequest)
@@ -235,7 +262,7 @@ class TopicTargets:
         return reply(
             await self.call(
                 self.topics.subscribe, call.name, call.more, kind=asked.kind,
-                source=asked.source, start=asked.start,
+                source=asked.source, start=asked.start, offset=asked.offset,
             ),
             201,
         )  # fmt: skip

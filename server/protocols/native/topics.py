@@ -102,7 +102,8 @@ class TopicAsks:
         if isinstance(start, bool) or (isinstance(start, int) and not 0 <= start < 1 << 63):
             raise BrokerError(Kind.INVALID, "start is latest, earliest or a time in µs")
         return self.topics.subscribe(
-            name, str(request.get("queue", "")), kind=kind, source=source, start=start)
+            name, str(request.get("queue", "")), kind=kind, source=source, start=start,
+            offset=given(request, "offset"))
 
     def unsubscribe(self, name: str, request: Request) -> Request:
         self.topics.unsubscribe(name, str(request.get("queue", "")))
