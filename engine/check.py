@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import struct
 import time
 from collections.abc import Callable
@@ -28,6 +29,7 @@ from penstock.engine.check_report import Report
 from penstock.engine.control import READY, control, left_as
 
 SEGMENT = struct.Struct("<QII16sQQQQQQQ")
+SEGMENT_NAME = re.compile(r"[0-9a-f]{8}\.seg")
 CHECKPOINT = struct.Struct("<QIIQQQQQQ16sQ")
 SEGMENT_MAGIC = int.from_bytes(b"PENSSEG1", "little")
 CHECKPOINT_MAGIC = int.from_bytes(b"PENSCKT1", "little")
@@ -202,7 +204,10 @@ class Checker:
         except OSError as error:
             self.report.problem(f"the log cannot be listed: {error}")
             return []
-        return sorted(int(n[:-4], 16) for n in names if n.endswith(".seg"))
+        for name in names:
+            if name.endswith(".seg") and not SEGMENT_NAME.fullmatch(name):
+                self.report.notes.append(f"log/{name} has no segment's name and is not looked at")
+        return sorted(int(name[:8], 16) for name in names if SEGMENT_NAME.fullmatch(name))
 
     def log(self, numbers: list[int]) -> None:
         """Walk all segments in order; a damaged one is reported and the walk goes on behind it."""

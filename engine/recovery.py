@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from penstock.engine.errors import CorruptionError
 from penstock.engine.reclaim import settled
+
+SEGMENT = re.compile(r"[0-9a-f]{8}\.seg")
 
 if TYPE_CHECKING:
     from penstock.engine._core import Store
@@ -129,9 +132,9 @@ def place(root: str, position: int) -> str:
 
 
 def segments(root: str) -> list[int]:
-    """The numbers of the segments there are, in order."""
+    """The numbers of the segments there are, in order; what somebody else put there is not ours."""
     names = os.listdir(os.path.join(root, "log"))
-    return sorted(int(name[:-4], 16) for name in names if name.endswith(".seg"))
+    return sorted(int(name[:8], 16) for name in names if SEGMENT.fullmatch(name))
 
 
 def last_used(root: str, numbers: list[int]) -> int:

@@ -165,3 +165,18 @@ def test_the_progress_ends_at_the_whole(tmp_path: Path) -> None:
     steps: list[tuple[int, int]] = []
     check(tmp_path / "s", lambda done, total: steps.append((done, total)))
     assert steps[-1] == (1 << 20, 1 << 20)
+
+
+@pytest.mark.parametrize(
+    "name", ["00000001 (copy).seg", "zzz.seg", "1.seg", "0x000001.seg", "notes"])
+def test_what_somebody_put_beside_the_segments_is_left_alone(tmp_path: Path, name: str) -> None:
+    fill(tmp_path)
+    stray = tmp_path / "log" / name
+    stray.write_bytes(log(tmp_path).read_bytes())
+    report = check(tmp_path)
+    assert not report.problems
+    assert any(name in note for note in report.notes) == name.endswith(".seg")
+    with Store.open(tmp_path) as store:
+        assert len(store.queue("orders").read(offset=0)) == 20
+        store.queue("orders").append(b"one more")
+    assert stray.exists() and not check(tmp_path).problems
