@@ -5,12 +5,6 @@ cdef enum:
     PACKED = 4                  # each message has attributes of its own: sizes are pairs (body, attributes)
 
 
-cdef void lane_turn(lane_t* lane) noexcept nogil:
-    """Commit what is staged, so that there is room."""
-    mutex_lock(&lane.turn)
-    lane_lead(lane)
-
-
 cdef int bodies_stage(core_t* core, lane_t* lane, uint64_t cookie, uint32_t queue, int level, uint64_t producer,
                       uint64_t sequence, uint32_t count, const uint32_t* sizes, const uint8_t* bodies, uint64_t total,
                       const uint8_t* ext, uint16_t ext_size, bint wait, round_t** into,

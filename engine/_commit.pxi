@@ -37,6 +37,8 @@ cdef struct round_t:
     uint64_t soonest            # when the first of them falls due
     uint32_t claims             # direct callers yet to read their result
     uint32_t finished
+    uint32_t word               # futex of those who wait: it is finished, or is to be committed by one of them
+    uint32_t waiters
     uint32_t drained
     uint64_t end
     uint64_t ticket             # names it while it flies; a round is used again

@@ -29,6 +29,11 @@ cdef class Consumer:
             except StoreClosedError:
                 free(out)
                 raise
+            if max_messages == 1:
+                found = delivery_glance(core, self.queue.id, self.id, lease_ms, out, &pin)
+                if found:
+                    leave(core)
+                    break
             with nogil:
                 found = take_or_wait(store, self.queue.id, self.id, max_messages, max_bytes, lease_ms, out, &pin, until)
                 over = found or ((once or not group_behind(core, self.id))

@@ -22,6 +22,7 @@ cdef extern from "os.h" nogil:
     void futex_wait(uint32_t*, uint32_t, int64_t)
     void futex_wait_either(uint32_t*, uint32_t, uint32_t*, uint32_t, int64_t)
     void futex_wake(uint32_t*)
+    void futex_wake_one(uint32_t*)
     int mutex_shared_init(pthread_mutex_t*)
     int mutex_lock(pthread_mutex_t*)
     int mutex_try(pthread_mutex_t*)

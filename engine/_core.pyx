@@ -54,9 +54,11 @@ include "_commit.pxi"       # staging, group commit
 include "_noting.pxi"       # notes, from Python
 include "_timers.pxi"       # who places what is due
 include "_staging.pxi"    # lanes: who commits what is staged
+include "_direct.pxi"     # callers without a loop commit for one another
 include "_attempts.pxi"   # how often delivered, and waiting until when: recorded
 include "_retry.pxi"        # back-off, dead letters
 include "_take.pxi"       # receive, confirm, release, extend
+include "_glance.pxi"     # receive one that is plain to see
 include "_recover.pxi"      # checkpoint and replay
 include "_retention.pxi"    # how long messages are kept
 include "_dedup.pxi"        # ids that are stored once

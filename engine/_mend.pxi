@@ -16,10 +16,14 @@ cdef void stripe_lock(core_t* core, group_t* group) noexcept nogil:
 
 
 cdef void stripe_take(core_t* core, uint32_t at) noexcept nogil:
+    if mutex_lock(&core.control.stripes[at]):
+        stripe_mend(core, at)
+
+
+cdef void stripe_mend(core_t* core, uint32_t at) noexcept nogil:
+    """Mend every group that a lock guards whose holder died."""
     cdef uint32_t slot
     cdef group_t* other
-    if mutex_lock(&core.control.stripes[at]) == 0:
-        return
     for slot in range(core.control.state.group_slots):
         other = group_slot(core, slot)
         if other.id and other.id % STRIPES == at:

@@ -47,15 +47,6 @@ cdef SendReceipt receipt_of(operation_t* operation):
     return receipt
 
 
-cdef void lane_claimed(lane_t* lane, round_t* round) noexcept nogil:
-    """A direct caller has read its result; the last one lets the round rest."""
-    pthread_mutex_lock(&lane.lock)
-    round.claims -= 1
-    if round.claims == 0:
-        lane_rest(lane, round)
-    pthread_mutex_unlock(&lane.lock)
-
-
 cdef int level_of(Store store, object durability) except -1:
     if durability is None:
         durability = store.durability

@@ -1,5 +1,5 @@
 # Lanes: where operations are staged, and who commits them. An event loop's lane has a committer thread; callers
-# without a loop commit for one another: whoever gets the turn writes what all of them staged.
+# without a loop (_direct.pxi) commit for one another.
 
 cdef enum:
     SLOW_SYNC_US = 500          # where the disk takes longer, a second thread commits while the first waits for it
@@ -22,8 +22,6 @@ cdef struct lane_t:
     uint32_t assist_word        # futex: the same, for the second committer
     uint32_t assist_asleep
     uint32_t sync_us            # how long a round waits for the disk, a running mean
-    uint32_t finished_word      # futex: a round is finished, or another may be begun
-    uint32_t waiters
     uint32_t flying             # rounds of direct callers between their commit and their end
     uint32_t stop
     uint32_t pending            # rounds staged or under way
@@ -356,52 +354,3 @@ cdef void lane_kick(lane_t* lane) noexcept nogil:
         add32(&lane.assist_word, 1)
         if load32(&lane.assist_asleep):
             futex_wake(&lane.assist_word)
-
-
-cdef void lane_direct(lane_t* lane, round_t* mine) noexcept nogil:
-    """For callers without a loop: get the round finished, committing it ourselves if nobody does."""
-    cdef uint32_t seen
-    while True:
-        seen = load32(&lane.finished_word)
-        if load32(&mine.finished):
-            return
-        if load32(&lane.flying) < (SYNCS if lane_slow(lane) else 1) and mutex_try(&lane.turn) >= 0:
-            if load32(&mine.finished):
-                pthread_mutex_unlock(&lane.turn)
-                return
-            lane_lead(lane)
-        else:
-            add32(&lane.waiters, 1)
-            futex_wait(&lane.finished_word, seen, 100000)
-            add32(&lane.waiters, -1)
-
-
-cdef void lane_lead(lane_t* lane) noexcept nogil:
-    """Commit and finish what is staged. Takes over the lane's turn, and gives it back once the round is written."""
-    cdef round_t* round
-    cdef bint more = False
-    pthread_mutex_lock(&lane.lock)
-    round = lane_swap(lane)
-    pthread_mutex_unlock(&lane.lock)
-    if round != NULL:
-        add32(&lane.flying, 1)
-        round_commit(lane.core, round)
-        pthread_mutex_lock(&lane.lock)
-        more = lane.filling.count != 0
-        pthread_mutex_unlock(&lane.lock)
-    pthread_mutex_unlock(&lane.turn)
-    if round == NULL:
-        return
-    if more and lane_slow(lane):
-        # Whoever staged meanwhile found the turn taken, and need not wait for our sync.
-        lane_told(lane)
-    lane_finish(lane, round)
-    store32(&round.finished, 1)
-    add32(&lane.flying, -1)
-    lane_told(lane)
-
-
-cdef void lane_told(lane_t* lane) noexcept nogil:
-    add32(&lane.finished_word, 1)
-    if load32(&lane.waiters):
-        futex_wake(&lane.finished_word)

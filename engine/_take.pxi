@@ -2,6 +2,7 @@
 
 cdef enum:
     BEFORE = 100                # while a confirmation is staged: it was confirmed already
+    DAMAGED_US = 3600000000     # how long a damaged message is out of the way
 
 
 cdef bint message_find(core_t* core, queue_t* queue, uint64_t offset, taken_t* out, uint64_t before,
@@ -169,7 +170,7 @@ cdef int group_take(core_t* core, queue_t* queue, group_t* group, uint32_t count
                         order_leave(core, queue, group, offset)
                 break
             # Damaged: counted, kept, out of the way for an hour; the others are served.
-            slot_lease(group, &path, now + <uint64_t>3600000000)
+            slot_lease(group, &path, now + <uint64_t>DAMAGED_US)
             if group.order:
                 order_done(core, group, offset)
             continue

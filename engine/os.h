@@ -41,6 +41,7 @@ static inline void futex_wait(uint32_t *word, uint32_t seen, int64_t timeout_us)
     syscall(SYS_futex, word, FUTEX_WAIT, seen, &span, NULL, 0);
 }
 static inline void futex_wake(uint32_t *word) { syscall(SYS_futex, word, FUTEX_WAKE, INT_MAX, NULL, NULL, 0); }
+static inline void futex_wake_one(uint32_t *word) { syscall(SYS_futex, word, FUTEX_WAKE, 1, NULL, NULL, 0); }
 
 /* Sleep while both words are as seen, at most timeout_us. A kernel before 5.16 sleeps on the first, for 5 ms. */
 static inline void futex_wait_either(uint32_t *word, uint32_t seen, uint32_t *other, uint32_t other_seen,

@@ -72,8 +72,8 @@ def begin(ready: Callable[[], Callable[[], object]]) -> int:
     return child
 
 
-def die_after(ready: Callable[[], Callable[[], object]], store: str, stores: int) -> bool:
-    """Let a child die when the act has changed so often what is shared; False if it ended first."""
+def halt_after(ready: Callable[[], Callable[[], object]], store: str, stores: int) -> int:
+    """A child that stands still after so many changes of what is shared; 0 if it ended first."""
     shared = Shared(store)
     child = begin(ready)
     try:
@@ -85,15 +85,27 @@ def die_after(ready: Callable[[], Callable[[], object]], store: str, stores: int
             _, status = os.waitpid(child, 0)
             if not os.WIFSTOPPED(status):
                 assert status == 0, f"the act failed: {status}"
-                return False
+                return 0
             now = shared.seen()
             stores -= now != before
             before = now
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        return True
+        return child
     finally:
         shared.close()
+
+
+def die(child: int) -> None:
+    """Kill one that stands still."""
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+
+
+def die_after(ready: Callable[[], Callable[[], object]], store: str, stores: int) -> bool:
+    """Let a child die when the act has changed so often what is shared; False if it ended first."""
+    child = halt_after(ready, store, stores)
+    if child:
+        die(child)
+    return child != 0
 
 
 def deaths(

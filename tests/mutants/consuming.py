@@ -8,6 +8,7 @@ BROKER_MODEL = "tests/property/test_broker_model.py"
 ATTEMPTS = "tests/unit/test_engine_attempts.py"
 DELIVERY = "tests/unit/test_engine_delivery.py"
 DEDUP = "tests/unit/test_engine_dedup.py"
+GLANCE = "tests/crash/test_glance.py"
 MODES = "tests/unit/test_engine_modes.py"
 
 CONSUMING = (
@@ -52,6 +53,20 @@ CONSUMING = (
         "    if base + span <= before:\n",
         "    if base + span <= before or height == 0:\n",
         (MODES, BROKER_MODEL),
+    ),
+    Mutant(
+        "who waits for another process's lock leaves the interpreter to other threads",
+        "engine/_glance.pxi",
+        "    got = mutex_try(",
+        "    got = mutex_lock(",
+        (GLANCE,),
+    ),
+    Mutant(
+        "what comes again comes before what is new",
+        "engine/_glance.pxi",
+        " or group.root.ready or",
+        " or",
+        (GLANCE,),
     ),
     Mutant(
         "a repeated confirmation is done only under its own receipt",
