@@ -115,7 +115,8 @@ def test_bodies_that_only_another_record_leads_to_are_copied(store: Store, tmp_p
     store.queue("busy").purge()
     del batch
     found = compacted(store)
-    assert found["segments"] > 1
+    # What nobody accounts for would keep its segment.
+    assert found["segments"] > 1 and not found["refused"]
     assert messages(dead) == {0: b"poison" * 50}
     letter = dead.read()
     assert letter.origin(0).text == "why" and letter.attributes(0).tag == "t"
