@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from consuming import CONSUMING
 from dying import DYING
+from modelled import MODELLED
 from mutant import Mutant
 from speaking_cmq import CMQ
 from waiting import WAITING
@@ -389,4 +390,5 @@ MUTANTS = (
     *DYING,
     *CMQ,
     *WAITING,
+    *MODELLED,
 )
