@@ -95,7 +95,7 @@ cdef class Batch:
         for at in range(self.count):
             body = PyBytes_FromStringAndSize(NULL, self.taken[at].body_size)
             to = PyBytes_AS_STRING(body)
-            if self.taken[at].body_size > 4096:
+            if self.taken[at].body_size > COPIED_AT_ONCE:
                 with nogil:
                     memcpy(to, self.taken[at].ext + self.taken[at].ext_size, self.taken[at].body_size)
             else:

@@ -2,7 +2,6 @@
 # to wait for it: so it is done where nothing has to be waited for, and everything else is left to delivery_take.
 
 cdef enum:
-    GLANCE_BYTES = 4096         # what is larger is looked at without the interpreter's lock
     WARM_BYTES = 1 << 28        # what was written last is in memory; older messages may have to come from the disk
 
 
@@ -45,7 +44,7 @@ cdef int group_glance(core_t* core, queue_t* queue, group_t* group, uint64_t lea
             or offset < group.suspects or group.root.ready or group.root.due <= now:
         return 0
     entry = index_leaf(core, queue, offset) + offset % LEAF
-    if entry.size > GLANCE_BYTES or entry.position + WARM_BYTES < load64(&core.control.written) \
+    if entry.size > COPIED_AT_ONCE or entry.position + WARM_BYTES < load64(&core.control.written) \
             or filter_of(core, group, &filter) or tree_find(core, group, offset, False, &path) != DONE \
             or path.slot.state != FRESH or path.slot.attempts:
         return 0

@@ -195,15 +195,29 @@ cdef class Lane:
         cdef Py_buffer view
         cdef int verdict
         cdef int level = level_of(self.store, durability)
+        cdef const uint8_t* text
+        cdef uint16_t text_size
+        cdef uint32_t id = queue.id
+        cdef core_t* core
         ext = ext_packed(ext, attributes, &level)
-        live(self.store)
+        text = <const uint8_t*>PyBytes_AS_STRING(ext)
+        text_size = <uint16_t>len(ext)
         PyObject_GetBuffer(body, &view, PyBUF_SIMPLE)
+        try:
+            core = enter(self.store)
+        except StoreClosedError:
+            PyBuffer_Release(&view)
+            raise
         if view.len > 0x7FFFFFFF:
             verdict = TOO_LARGE
-        else:
-            verdict = self.stage_one(cookie, queue.id, <uint8_t>level, producer, sequence,
-                                     <const uint8_t*>PyBytes_AS_STRING(ext), <uint16_t>len(ext),
+        elif view.len <= COPIED_AT_ONCE:
+            verdict = self.stage_one(cookie, id, <uint8_t>level, producer, sequence, text, text_size,
                                      <const uint8_t*>view.buf, <uint32_t>view.len)
+        else:
+            with nogil:
+                verdict = self.stage_one(cookie, id, <uint8_t>level, producer, sequence, text, text_size,
+                                         <const uint8_t*>view.buf, <uint32_t>view.len)
+        leave(core)
         PyBuffer_Release(&view)
         if verdict != BUSY:
             raise_verdict(verdict, f"append to queue {queue.name!r}")
@@ -212,13 +226,19 @@ cdef class Lane:
     def _append_packed(self, uint64_t cookie, Queue queue not None, bytes bodies, sizes, *, durability=None,
                        uint64_t producer=0, uint64_t sequence=0):
         cdef const uint32_t[::1] lengths = np.asarray(sizes, dtype=np.uint32)
+        cdef const uint8_t* packed = <const uint8_t*>PyBytes_AS_STRING(bodies)
+        cdef uint64_t packed_size = PyBytes_GET_SIZE(bodies)
+        cdef uint8_t level = <uint8_t>level_of(self.store, durability)
+        cdef uint32_t id = queue.id
         cdef int verdict
-        live(self.store)
+        cdef core_t* core
         if lengths.shape[0] == 0:
             raise InvalidError("an empty batch")
-        verdict = self.stage_batch(cookie, queue.id, <uint8_t>level_of(self.store, durability), producer, sequence,
-                                   <uint32_t>lengths.shape[0], <const uint8_t*>&lengths[0],
-                                   <const uint8_t*>PyBytes_AS_STRING(bodies), PyBytes_GET_SIZE(bodies))
+        core = enter(self.store)
+        with nogil:
+            verdict = self.stage_batch(cookie, id, level, producer, sequence, <uint32_t>lengths.shape[0],
+                                       <const uint8_t*>&lengths[0], packed, packed_size)
+            leave(core)
         if verdict != BUSY:
             raise_verdict(verdict, f"append to queue {queue.name!r}")
         return verdict == DONE
@@ -226,11 +246,15 @@ cdef class Lane:
     def _confirm(self, uint64_t cookie, receipts, bytearray verdicts not None):
         cdef bytes raw = _receipts(receipts)
         cdef uint32_t count = <uint32_t>(len(raw) // sizeof(receipt_t))
+        cdef const receipt_t* given = <const receipt_t*>PyBytes_AS_STRING(raw)
+        cdef uint8_t* out = <uint8_t*>PyByteArray_AS_STRING(verdicts)
         cdef int staged
-        live(self.store)
+        cdef core_t* core
         assert len(verdicts) == count
-        staged = self.stage_confirm(cookie, <const receipt_t*>PyBytes_AS_STRING(raw), count,
-                                    <uint8_t*>PyByteArray_AS_STRING(verdicts))
+        core = enter(self.store)
+        with nogil:
+            staged = self.stage_confirm(cookie, given, count, out)
+            leave(core)
         if staged > 0 and staged != BUSY:
             raise_verdict(staged, "confirm")
         return -1 if staged < 0 else staged == DONE

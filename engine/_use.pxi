@@ -1,6 +1,7 @@
 # Using a core from Python: who may, what a verdict is called, and what is freed at the end.
 
 cdef enum:
+    COPIED_AT_ONCE = 4096       # bytes: more is hashed and copied with the interpreter's lock given up
     REST_US = 50000             # between two looks of the maintenance thread
     RETAIN_US = 200000          # at most, where queues say how long they keep
 

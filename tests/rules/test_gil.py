@@ -13,8 +13,6 @@ from tree import ROOT
 LOCKS = {"store_lock", "stripe_lock", "sight_lock", "syncs_lock", "futex_wait"}
 HEAD = re.compile(r"^(\s*)(?:cdef|cpdef|def)\s[^=(]*?(\w+)\(")
 CALLED = re.compile(r"(?<![.\w])(\w+)\(")
-# An event loop's lane stages what came in one turn; its thread has nothing else to run meanwhile.
-LOOPS = {("_lane.pxi", "_confirm")}
 
 
 class Function(NamedTuple):
@@ -80,7 +78,7 @@ def test_a_lock_that_processes_share_is_waited_for_without_the_interpreter() -> 
     assert {"receipts_settle", "round_commit"} & waits, "the functions were not found"
     assert not [
         f"{one.file}: {one.name}: {line.strip()}"
-        for one in known if not one.nogil and (one.file, one.name) not in LOOPS
+        for one in known if not one.nogil
         for line in outside(one.lines)
         for name in CALLED.findall(line) if name in waits
     ]
