@@ -16,20 +16,6 @@ MODELLED = (
         (BROKER_MODEL,),
     ),
     Mutant(
-        "the model: none comes early that was given back",
-        "engine/_retry.pxi",
-        "    path.slot.until_us = now + wait_us\n",
-        "    path.slot.until_us = now\n",
-        (BROKER_MODEL,),
-    ),
-    Mutant(
-        "the model: none comes early that was sent for later",
-        "engine/_pending.pxi",
-        "        elif event == EVENT_FIRE and entry.due_us > now:\n",
-        "        elif False:\n",
-        (WAITING_MODEL,),
-    ),
-    Mutant(
         "the model: order holds for each key",
         "engine/_order.pxi",
         "    if line == NULL:\n        return ORDER_FIRST if",

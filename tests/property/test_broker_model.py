@@ -44,6 +44,11 @@ spans = st.sampled_from([0.0, SHORT_S, LONG_S])
 Given = tuple[str, bytes]
 
 
+def backoff(name: str) -> tuple[float, float]:
+    """How long what is given back waits after its first delivery, and after the others."""
+    return (SHORT_S, LONG_S) if name in ("", "picky") else (0.0, SHORT_S)
+
+
 class Brokered(RuleBasedStateMachine):
     receipts = Bundle("receipts")
 
@@ -62,7 +67,7 @@ class Brokered(RuleBasedStateMachine):
         red = self.store.queue("red")
         red.configure(dedup_ms=int(WINDOW_S * 1000))
         for name, model in self.models.items():
-            retry = {"backoff_ms": [0, int(SHORT_S * 1000)]}
+            retry = {"backoff_ms": [int(delay * 1000) for delay in backoff(name)]}
             if model.limited:
                 retry |= {"max_attempts": ATTEMPTS, "dead_letter": "dead"}
             fields: dict[str, Any] = {"order": model.order, "retry": retry}
@@ -176,7 +181,7 @@ class Brokered(RuleBasedStateMachine):
         assert verdict == (0 if held else 1)
         if held:
             if delay is None:
-                delay = 0.0 if model.tries[offset] == 1 else SHORT_S
+                delay = backoff(name)[min(model.tries[offset], 2) - 1]
             model.release(offset, self.now + delay if delay else None)
         self.bury()
 
