@@ -114,7 +114,7 @@ def test_the_command_line_looks(
     assert (tried["offset"], tried["again"]) == (0, 1)
     assert rows("rewind", "red", "--relative", "2", "--shadow", "beside")[0]["messages"] == 19
     assert rows("rewind", "red", "--relative=+5", "--dry-run")[0]["offset"] == 8
-    assert run(server, "find", "red", "--property", "x") == cli.EXIT_FAILED
+    assert run(server, "find", "red", "--property", "x") == cli.EXIT_USAGE
     assert run(server, "explain", "none", "0") == cli.EXIT_NOT_FOUND
 
 
