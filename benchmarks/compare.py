@@ -94,7 +94,7 @@ def _long_rows(data: Path, args: argparse.Namespace) -> Iterable[dict[str, Any]]
     wanted = args.rows or (LONG if args.full else ())
     works = {
         "backlog": lambda: long.backlog(data, [int(float(n)) for n in args.retained.split(",")],
-                                        args.seconds, args.workers),
+                                        args.seconds, args.rounds, args.workers),
         "recovery": lambda: long.recovery(data, args.gibibytes, args.workers),
     }
     for key in LONG:

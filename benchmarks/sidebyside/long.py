@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import statistics
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -19,23 +20,37 @@ RSS_LIMIT = 200 << 20
 RECOVERY_LIMIT_S = 2.0
 
 
-def backlog(data: Path, counts: Sequence[int], seconds: float, workers: int) -> dict[str, Any]:
-    """The send rate and the private memory with ever more messages retained in one queue."""
+def backlog(
+    data: Path, counts: Sequence[int], seconds: float, rounds: int, workers: int
+) -> dict[str, Any]:
+    """The send rate and the private memory with ever more messages retained in one queue.
+
+    A server for each count, all of them measured in turns; medians. What the filling left to write
+    back is on disk before.
+    """
     points: list[dict[str, float]] = []
-    retained = 0
+    taken: list[list[dict[str, float]]] = []
     with ExitStack() as stack:
-        server = servers.penstock(stack, _made(data / "backlog" / "data"), workers)
+        running = []
         for count in (0, *sorted(counts)):
-            if count > retained:
-                figures = bench("send", "--tcp", server.tcp, "--size", SIZE, *FILL,
-                                "--count", count - retained)
-                retained += int(figures["acknowledged"])
-            figures = bench("send", "--tcp", server.tcp, "--size", SIZE, "--connections", 64,
-                            "--seconds", seconds)
-            retained += int(figures["acknowledged"])
+            server = servers.penstock(stack, _made(data / f"backlog-{count}" / "data"), workers)
+            if count:
+                filled = bench("send", "--tcp", server.tcp, "--size", SIZE, *FILL, "--count", count)
+                if filled["acknowledged"] < count:
+                    raise RuntimeError(f"only {filled['acknowledged']:,.0f} of {count:,} were stored")
+            running.append((count, server))
+            taken.append([])
+        os.sync()
+        for _ in range(rounds):
+            for at, (_, server) in enumerate(running):
+                taken[at].append(bench("send", "--tcp", server.tcp, "--size", SIZE,
+                                       "--connections", 64, "--seconds", seconds))
+        for at, (count, server) in enumerate(running):
             points.append({
-                "retained": count, "rate": figures["rate"], "p99_us": figures["p99_us"],
-                "errors": figures["errors"],
+                "retained": count,
+                "rate": statistics.median(one["rate"] for one in taken[at]),
+                "p99_us": statistics.median(one["p99_us"] for one in taken[at]),
+                "errors": sum(one["errors"] for one in taken[at]),
                 "private_bytes": counters.private_bytes(server.process.pid),
             })
             print("  " + json.dumps(points[-1]), flush=True)
