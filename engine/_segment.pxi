@@ -165,15 +165,16 @@ cdef void segment_path(core_t* core, uint64_t number, char* out, size_t room, bi
 
 cdef extern from *:
     """
-    /* Zeros through the page cache, so that a commit finds its pages there, and written behind, so that no sync
-       waits for all of them. Stops when *hurry is set. 0 or errno. */
+    /* Zeros through the page cache, so that a commit finds its pages there, and each piece on its way to the disk
+       before the next: a sync meanwhile waits for one piece, not for a queue of them. Stops when *hurry is set.
+       0 or errno. */
     static inline int zero_fill(int fd, const void *zeros, uint64_t step, uint64_t size, const uint32_t *hurry) {
         uint64_t at = 0;
         while (at < size && !__atomic_load_n(hurry, __ATOMIC_RELAXED)) {
             uint64_t some = size - at < step ? size - at : step;
             int failed = write_all(fd, zeros, some, (int64_t)at);
             if (failed) return failed;
-            sync_file_range(fd, (off_t)at, (off_t)some, SYNC_FILE_RANGE_WRITE);
+            sync_file_range(fd, (off_t)at, (off_t)some, SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER);
             at += some;
         }
         return 0;
@@ -190,7 +191,7 @@ cdef int segment_create(core_t* core, uint64_t number, bint zeroed) noexcept nog
     """
     cdef char fresh[4096]
     cdef char final[4096]
-    cdef uint64_t step = 1 << 20
+    cdef uint64_t step = 1 << 18
     cdef void* zeros = NULL
     cdef int failed = faulty(core, 3)
     cdef int fd

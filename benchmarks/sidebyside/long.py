@@ -37,7 +37,8 @@ def backlog(
             if count:
                 filled = bench("send", "--tcp", server.tcp, "--size", SIZE, *FILL, "--count", count)
                 if filled["acknowledged"] < count:
-                    raise RuntimeError(f"only {filled['acknowledged']:,.0f} of {count:,} were stored")
+                    stored = filled["acknowledged"]
+                    raise RuntimeError(f"only {stored:,.0f} of {count:,} were stored")
             running.append((count, server))
             taken.append([])
         os.sync()
