@@ -207,6 +207,7 @@ def test_a_flip_in_the_index_never_gives_a_wrong_message(quick_path: Path, soak:
         flipped(copy / "index", byte)
         ended = in_child(look, byte)
         if ended:
-            bad[byte] = signal.Signals(-ended).name if ended < 0 else ended
+            killed = isinstance(ended, int) and ended < 0
+            bad[byte] = signal.Signals(-ended).name if killed else ended
         shutil.rmtree(copy)
     assert not bad
