@@ -23,7 +23,8 @@ LIMITS = {
     "W3": "not found out",
     "tail": "not found out",
     "workers": "nothing is idle with one worker and the loader; two make rounds of half the size: "
-               "2.7 times the syncs and 1.7 times the context switches a message",
+               "2.7 times the syncs and 1.7 times the context switches a message (`perf stat`, "
+               "one run, with other work beside it)",
 }
 # Peers that are named, of those that are lower.
 SHOWN = 3
