@@ -10,7 +10,8 @@ def quantiles(values: Iterable[int], shares: Iterable[float]) -> list[int]: ...
 def run(sockets: Sequence[HasFileno], request: bytes, *, mode: Literal["send", "receive"],
         in_flight: int, batch: int, largest_reply: int, seconds: float, warm_up: float,
         limit: int = 0, polling: bool = False,
-        cmq: bytes | None = None, http: bool = False, rate: float = 0.0,
+        cmq: bytes | None = None, http: bool = False, cmq_http: bool = False,
+        confirming: object = None, rate: float = 0.0,
         watch: Callable[[int, int, int], None] | None = None,
         histogram: bool = False) -> dict[str, Any]: ...
 

@@ -36,10 +36,12 @@ cdef enum Mode:
     MODE_RECEIVE = 1
 
 include "_load_histogram.pxi"
+include "_load_pieces.pxi"
 
 cdef struct slot_t:
     uint64_t sent_ns        # when the request (or the pair's first) left; 0 = no request is out
     uint32_t messages       # how many messages the request has
+    bint confirming         # of HTTP: the request that is out confirms what was received
 
 cdef struct connection_t:
     int fd                  # -1: lost
@@ -64,6 +66,8 @@ cdef struct load_t:
     uint32_t batch          # messages in a request
     bint cmq                # which protocol: CMQ's, HTTP, or else the native one
     bint http
+    bint cmq_http           # over HTTP: replies are CMQ's
+    confirming_t confirming # over HTTP: how what is received is confirmed
     const uint8_t* queue    # of CMQ: the field with the queue's name, as a deletion has it
     size_t queue_size
     uint8_t* request        # the first request of a slot, complete but for its tag
@@ -153,6 +157,7 @@ cdef void issue(load_t* load, connection_t* connection, uint64_t due) noexcept n
         put32(at + 8, tag)
     connection.slots[tag].sent_ns = due
     connection.slots[tag].messages = load.batch
+    connection.slots[tag].confirming = False
     load.issued += load.batch
     load.sent_requests += 1
     load.waiting += 1
@@ -210,10 +215,10 @@ cdef inline void finish(load_t* load, connection_t* connection, uint32_t tag, ui
 
 
 cdef inline void end_slot(load_t* load, connection_t* connection, uint32_t tag) noexcept nogil:
-    """An empty queue ends the slot's work, unless the server is asked to wait for messages."""
+    """An empty queue ends the slot's work, unless the server is asked to wait for messages, or the clock asks."""
     connection.slots[tag].sent_ns = 0
     load.waiting -= 1
-    if load.polling:
+    if load.polling or load.interval_ns:
         connection.free_slots[connection.free_count] = tag
         connection.free_count += 1
 
@@ -228,6 +233,7 @@ cdef inline void refused(load_t* load, connection_t* connection, uint32_t tag, u
 
 include "_load_native.pxi"
 include "_load_cmq.pxi"
+include "_load_http_receive.pxi"
 include "_load_http.pxi"
 include "_load_pace.pxi"
 
@@ -271,7 +277,7 @@ cdef void on_readable(load_t* load, connection_t* connection) noexcept nogil:
         if size < 0:
             good = False
         elif load.http:
-            good = on_http_reply(load, connection, reply, now)
+            good = on_http_reply(load, connection, reply, <size_t>size, now)
         elif load.cmq:
             good = on_cmq_reply(load, connection, reply, <size_t>size, now)
         else:
@@ -344,6 +350,7 @@ cdef void release(load_t* load) noexcept nogil:
             free(load.connections[index].out)
             free(load.connections[index].buffer)
     free(load.connections)
+    free(load.confirming.before)
     free(load)
 
 
@@ -376,7 +383,7 @@ cdef object summary(load_t* load, uint64_t cpu_ns):
 
 
 cdef load_t* prepare(Mode mode, bytes request, uint32_t connections, uint32_t in_flight,
-                     uint32_t batch, size_t largest_reply) except NULL:
+                     uint32_t batch, size_t largest_reply, object confirming) except NULL:
     cdef size_t size = <size_t>len(request)
     cdef size_t confirm_size = 0
     cdef load_t* load = <load_t*>calloc(1, sizeof(load_t))
@@ -384,6 +391,12 @@ cdef load_t* prepare(Mode mode, bytes request, uint32_t connections, uint32_t in
         raise MemoryError
     if mode == MODE_RECEIVE:
         confirm_size = HEAD + 4 + <size_t>batch * RECEIPT + 256
+    if confirming is not None:
+        try:
+            confirm_size = confirming_prepare(&load.confirming, confirming)
+        except BaseException:
+            free(load)
+            raise
     load.mode = mode
     load.connection_count = load.living = connections
     load.in_flight = in_flight
@@ -417,14 +430,15 @@ cdef int begin(load_t* load, object sockets) except -1:
 
 def run(sockets, bytes request, *, str mode, uint32_t in_flight, uint32_t batch,
         size_t largest_reply, double seconds, double warm_up, uint64_t limit=0, bint polling=False, bytes cmq=None,
-        bint http=False, double rate=0.0, watch=None, bint histogram=False):
+        bint http=False, bint cmq_http=False, confirming=None, double rate=0.0, watch=None, bint histogram=False):
     """Drive connections on which HELLO and OPEN are done, and return the counted figures.
 
     request is the frame that a slot begins with, and batch the messages that it has. In mode
     "receive" each slot confirms what it received before it receives again; the run ends when
     the queue is empty, unless polling. limit ends it after so many messages. Latencies are of
     a request, in "receive" of the pair. cmq: over CMQ's protocol, where AUTH is done; the field with
-    the queue's name; http: over HTTP. rate: so many requests a second are due, and latencies count from
+    the queue's name; http: over HTTP, with replies as CMQ's if cmq_http; confirming: a bench_http.Confirming,
+    how what is received over HTTP is confirmed. rate: so many requests a second are due, and latencies count from
     then (the open loop). watch(acknowledged, errors, waiting) is called ten times a second; histogram
     adds the counts of all latencies. A lost connection counts as an error for each request
     that it had not answered and one for itself.
@@ -436,12 +450,15 @@ def run(sockets, bytes request, *, str mode, uint32_t in_flight, uint32_t batch,
         raise ValueError(f"mode is send or receive, not {mode!r}")
     if not sockets or not in_flight or not batch or len(request) < HEAD:
         raise ValueError("connections, in_flight and batch are at least 1")
+    if http and mode == "receive" and (confirming is None or len(confirming.before) != batch):
+        raise ValueError("over HTTP confirming says what stands before each of a batch's receipts")
     load = prepare(MODE_SEND if mode == "send" else MODE_RECEIVE, request, len(sockets),
-                   in_flight, batch, largest_reply)
+                   in_flight, batch, largest_reply, confirming)
     try:
         load.polling = polling
         load.limit = limit
         load.http = http
+        load.cmq_http = cmq_http
         load.interval_ns = 1e9 / rate if rate > 0 else 0.0
         if cmq is not None:
             load.cmq = True

@@ -48,17 +48,34 @@ cdef int64_t http_size(const uint8_t* at, size_t left) noexcept nogil:
     return end - at + <int64_t>body if body <= left - <size_t>(end - at) else 0
 
 
-cdef bint on_http_reply(load_t* load, connection_t* connection, const uint8_t* reply, uint64_t now) noexcept nogil:
-    """Take one reply; 0 if nothing was asked."""
+cdef uint32_t http_status(const uint8_t* reply) noexcept nogil:
+    return (<uint32_t>reply[9] - 48) * 100 + (<uint32_t>reply[10] - 48) * 10 + reply[11] - 48
+
+
+cdef bint on_http_reply(load_t* load, connection_t* connection, const uint8_t* reply, size_t size,
+                        uint64_t now) noexcept nogil:
+    """Take one reply; 0 if nothing was asked, or if it is not what was asked for."""
     cdef uint32_t tag, status
+    cdef const uint8_t* end = reply + size
+    cdef const uint8_t* body
     if connection.order_count == 0:
         return False
     tag = connection.order[connection.order_first]
     connection.order_first = (connection.order_first + 1) % load.in_flight
     connection.order_count -= 1
-    status = (<uint32_t>reply[9] - 48) * 100 + (<uint32_t>reply[10] - 48) * 10 + reply[11] - 48
-    if status // 100 != 2:
+    body = <const uint8_t*>memmem(reply, size, <const char*>b"\r\n\r\n", 4) + 4
+    status = http_status(reply)
+    if status // 100 == 2:
+        # CMQ answers everything with 200, and says in the body how it ended.
+        status = cmq_http_code(body, end) if load.cmq_http else 0
+    if connection.slots[tag].confirming:
+        confirmed_http(load, connection, tag, status, body, end, now)
+    elif load.cmq_http and status == CMQ_HTTP_EMPTY:
+        end_slot(load, connection, tag)
+    elif status:
         refused(load, connection, tag, status, now)
+    elif load.mode == MODE_RECEIVE:
+        return confirm_http(load, connection, tag, body, end)
     else:
         finish(load, connection, tag, connection.slots[tag].messages, now)
     return True

@@ -1,4 +1,4 @@
-"""`penstock bench`: load a server over the native protocol, HTTP or CMQ's, or the generator itself.
+"""`penstock bench`: load a server over any of its protocols, or the generator itself.
 
 Closed loop: each connection keeps so many requests in flight. Open loop (--rate): requests are due
 by the clock, and what a stall delays counts from when it was due.
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import socket
 import struct
 import sys
@@ -20,7 +21,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from penstock.server import _load, bench_cmq, bench_http, bench_show
+from penstock.server import _load, bench_cmq, bench_cmq_http, bench_http, bench_show
+from penstock.server.bench_options import LEASE_MS, add_arguments
+from penstock.server.config import UsageError, parse_address
+
+__all__ = ["add_arguments", "main"]
 
 HEAD = struct.Struct("<IBBHII")
 HELLO, OPEN, SEND, SEND_BATCH, RECEIVE, GROUP = 1, 2, 3, 4, 5, 11
@@ -28,6 +33,8 @@ DURABILITY = {"kernel": 0, "disk": 1}
 MESSAGE_HEAD = 48
 CONNECT_TIMEOUT_S = 10.0
 FRAME_LIMIT = 1 << 30
+# For standard streams, epoll, libraries and both ends of the sink.
+SPARE_DESCRIPTORS = 64
 EXIT_OK, EXIT_ERRORS, EXIT_UNREACHABLE = 0, 1, 2
 
 COLUMNS = {
@@ -40,60 +47,30 @@ COLUMNS = {
 }
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Give a parser the works of `penstock bench`; `main` runs what it parsed."""
-    works = parser.add_subparsers(dest="work", required=True, metavar="WORK")
-    send = works.add_parser("send", help="send messages and count the answers")
-    receive = works.add_parser("receive", help="receive and confirm messages")
-    itself = works.add_parser("self", help="measure the generator against a sink in its process")
-    for work in (send, receive):
-        where = work.add_mutually_exclusive_group(required=True)
-        where.add_argument("--tcp", metavar="HOST:PORT", help="the server's address")
-        where.add_argument("--cmq-tcp", metavar="HOST:PORT", dest="cmq", default="",
-                           help="the address of its CMQ door, to be loaded instead")
-        if work is send:
-            where.add_argument("--http", metavar="HOST:PORT", default="",
-                               help="its HTTP address, to be loaded instead")
-        work.add_argument("--queue", default="bench",
-                          help="created if absent, but not over CMQ (default: bench)")
-    for work in (send, receive, itself):
-        _add_load_arguments(work)
-    for work in (send, itself):
-        work.add_argument("--durability", choices=sorted(DURABILITY), default="disk",
-                          help="what is asked of each send (default: disk)")
-    for work in (receive, itself):
-        work.add_argument("--lease-ms", type=_positive, default=60000)
-    receive.add_argument("--group", default="", help="a consumer group (default: the queue's own)")
-    receive.add_argument("--fill", type=_count, default=0, metavar="N",
-                         help="send N messages first, in large batches")
-    receive.add_argument("--wait-ms", type=_count, default=0,
-                         help="wait for messages instead of ending at an empty queue")
-    itself.add_argument("--receive", action="store_true", help="receive and confirm, not send")
-    for work in (send, itself):
-        work.add_argument("--rate", type=_rate, default=0.0, metavar="R",
-                          help="messages a second that are due, whatever the server does: the open"
-                               " loop, with latencies from when each was due")
-
-
 def main(args: argparse.Namespace) -> int:
-    """Run the chosen work, print its figures, and return 0, 1 after errors, 2 if unreachable."""
+    """Run the chosen work, print its figures, and return 0, 1 after errors, 2 if unreachable.
+
+    Raises UsageError for options that do not go together.
+    """
+    _settle(args)
     try:
         with ExitStack() as stack:
+            # A file that cannot be written is told before the load, not after it.
+            kept = stack.enter_context(open(args.hdr, "w")) if args.hdr else None
             if args.work == "self":
-                args.tcp = stack.enter_context(sink(args.size))
-                args.queue, args.group, args.fill, args.wait_ms = "bench", "", 0, 0
-                args.cmq = args.http = ""
-                if args.receive and args.rate:
-                    raise OSError("--rate is of sends")
-            receiving = args.work == "receive" or (args.work == "self" and args.receive)
-            figures = receive(args) if receiving else send(args)
+                args.address = stack.enter_context(sink(args.size))
+            figures = receive(args) if args.receive else send(args)
+            histogram = figures.pop("histogram")
+            if kept is not None:
+                print(*bench_show.hdr_lines(histogram), sep="\n", file=kept)
+    except RefusedError as error:
+        print(f"penstock bench: {args.address}: {error}", file=sys.stderr)
+        return EXIT_ERRORS
     except OSError as error:
-        print(f"penstock bench: {_address(args)}: {error}", file=sys.stderr)
+        if error.filename is not None:
+            raise
+        print(f"penstock bench: {args.address}: {error}", file=sys.stderr)
         return EXIT_UNREACHABLE
-    histogram = figures.pop("histogram")
-    if args.hdr:
-        with open(args.hdr, "w") as file:
-            print(*bench_show.hdr_lines(histogram), sep="\n", file=file)
     if args.json:
         print(json.dumps(figures))
     else:
@@ -101,46 +78,87 @@ def main(args: argparse.Namespace) -> int:
     return EXIT_ERRORS if figures["errors"] else EXIT_OK
 
 
+class RefusedError(Exception):
+    """The server answers, and does not do what the load needs."""
+
+
+def _settle(args: argparse.Namespace) -> None:
+    """What follows from the words: the door and its address. Raises UsageError."""
+    doors = ("tcp", "http", "cmq_tcp", "cmq_http")
+    args.door = next((door for door in doors if getattr(args, door, None)), "tcp")
+    args.address = getattr(args, args.door, None) or ""
+    if args.work == "self":
+        args.queue, args.group, args.fill, args.wait_ms = "bench", "", 0, 0
+    else:
+        args.receive = args.work == "receive"
+    if args.door.startswith("cmq"):
+        if args.batch > bench_cmq.LARGEST_BATCH:
+            raise UsageError(f"a request of CMQ has up to {bench_cmq.LARGEST_BATCH} messages")
+        if getattr(args, "group", ""):
+            raise UsageError("CMQ's queues have no groups")
+        if getattr(args, "durability", "disk") != "disk":
+            raise UsageError("a send of CMQ cannot say its durability: the server does")
+        if getattr(args, "lease_ms", LEASE_MS) != LEASE_MS:
+            raise UsageError("a receive of CMQ cannot say its lease: the queue does")
+    if args.door == "cmq_http" and args.receive and bench_cmq_http.key():
+        raise UsageError("each deletion would have to be signed: to receive over --cmq-http, load "
+                         "a server that has no keys, without PENSTOCK_ACCESS_KEY")
+    largest = 2 * max(args.batch * (args.size + 256), 1 << 16)
+    if args.connections * args.in_flight * largest > 16 * FRAME_LIMIT:
+        raise UsageError("the connections' buffers would need more than 16 GiB")
+
+
 def send(args: argparse.Namespace) -> dict[str, Any]:
     """Load a server with sends, of `batch` messages each, and return what was measured."""
     with ExitStack() as stack:
-        if args.http:
-            bench_http.open_queue(args.http, args.queue)
         sockets = _connect_all(stack, args)
-        if args.http:
-            request = bench_http.send_request(args.http, args.queue, args.size, args.batch,
-                                              args.durability)
-            return _run(args, sockets, request, "send", args.batch, 1 << 16)
-        if args.cmq:
-            _fits(args)
-            request = bench_cmq.send_frame(args.queue, args.size, args.batch)
-            return _run(args, sockets, request, "send", args.batch, 4096)
-        queue = _open_queue(sockets[0], args.queue)
-        request = send_frame(queue, args.size, args.batch, DURABILITY[args.durability])
-        return _run(args, sockets, request, "send", args.batch, 4096)
+        request = _send_request(sockets[0], args, args.batch, getattr(args, "durability", "disk"))
+        largest = 1 << 16 if "http" in args.door else 4096
+        return _run(args, sockets, request, "send", args.batch, largest)
+
+
+def _send_request(connection: socket.socket, args: argparse.Namespace, batch: int,
+                  durability: str) -> bytes:
+    """What is sent again and again."""
+    body = body_of(args.size)
+    if args.door == "http":
+        return bench_http.send_request(args.address, args.queue, body, batch, durability)
+    if args.door == "cmq_http":
+        return bench_cmq_http.send_request(args.address, args.queue, body.decode(), batch)
+    if args.door == "cmq_tcp":
+        return bench_cmq.send_frame(args.queue, args.size, batch)
+    queue = _open_queue(connection, args.queue)
+    return send_frame(queue, args.size, batch, DURABILITY[durability])
 
 
 def receive(args: argparse.Namespace) -> dict[str, Any]:
     """Receive and confirm until the queue is empty or the time is over."""
     with ExitStack() as stack:
         sockets = _connect_all(stack, args)
-        if args.cmq:
-            _fits(args)
-            reply = args.batch * (args.size + 256) + 4096
-            request = bench_cmq.pull_frame(args.queue, args.batch, args.wait_ms // 1000)
-            if args.fill:
-                _fill_cmq(sockets[0], args)
-            return _run(args, sockets, request, "receive", args.batch, reply)
-        queue = _open_queue(sockets[0], args.queue)
-        group = _open_group(sockets[0], queue, args.group) if args.group else 0
         if args.fill:
-            _fill(sockets[0], queue, args)
+            _fill(sockets[0], args)
         # The bytes asked for are those of whole messages of this size, heads included or not.
         largest = args.batch * (args.size + MESSAGE_HEAD)
-        payload = struct.pack("<6I", queue, group, args.batch, max(largest, 1 << 20),
-                              args.lease_ms, args.wait_ms)
-        reply = max(largest, args.batch * MESSAGE_HEAD + (1 << 20)) + 4096
-        return _run(args, sockets, frame(RECEIVE, payload), "receive", args.batch, reply)
+        if args.door == "cmq_tcp":
+            reply = args.batch * (args.size + 256) + 4096
+            request = bench_cmq.pull_frame(args.queue, args.batch, args.wait_ms // 1000)
+        elif args.door == "http":
+            # A byte of a body is up to six in JSON.
+            reply = args.batch * (6 * args.size + 512) + 4096
+            request = bench_http.receive_request(args.address, args.queue, args.group, args.batch,
+                                                 args.lease_ms, args.wait_ms)
+        elif args.door == "cmq_http":
+            reply = args.batch * (6 * args.size + 512) + 4096
+            request = bench_cmq_http.receive_request(args.address, args.queue, args.batch,
+                                                     args.wait_ms // 1000)
+        else:
+            queue = _open_queue(sockets[0], args.queue)
+            group = _open_group(sockets[0], queue, args.group) if args.group else 0
+            reply = max(largest, args.batch * MESSAGE_HEAD + (1 << 20)) + 4096
+            request = frame(RECEIVE, struct.pack("<6I", queue, group, args.batch,
+                                                 max(largest, 1 << 20), args.lease_ms,
+                                                 args.wait_ms))
+        return _run(args, sockets, request, "receive", args.batch, reply)
 
 
 @contextmanager
@@ -163,42 +181,25 @@ def frame(verb: int, payload: bytes, tag: int = 0) -> bytes:
     return HEAD.pack(12 + len(payload), verb, 0, 0, tag, 0) + payload
 
 
+def body_of(size: int) -> bytes:
+    return bytes(33 + index % 90 for index in range(size))
+
+
 def send_frame(queue: int, size: int, batch: int, durability: int) -> bytes:
     """The request that sends one message, or `batch` of them, of `size` bytes."""
-    body = bytes(33 + index % 90 for index in range(size))
+    body = body_of(size)
     if batch == 1:
         return frame(SEND, struct.pack("<IBBHQ", queue, durability, 0, 0, 0) + body)
     head = struct.pack("<IBBHQII", queue, durability, 0, 0, 0, batch, 0)
     return frame(SEND_BATCH, head + struct.pack("<I", size) * batch + body * batch)
 
 
-def _add_load_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--connections", type=_positive, default=64, metavar="N")
-    parser.add_argument("--in-flight", type=_positive, default=1, metavar="M",
-                        help="requests without an answer on each connection")
-    parser.add_argument("--size", type=_count, default=128, metavar="BYTES")
-    parser.add_argument("--batch", type=_positive, default=1, metavar="B",
-                        help="messages in a request")
-    parser.add_argument("--seconds", type=_seconds, default=5.0, metavar="S")
-    parser.add_argument("--warm-up", type=_seconds, default=None, metavar="S",
-                        help="not measured (default: a fifth of the seconds, at most 1)")
-    parser.add_argument("--count", type=_count, default=0, metavar="N",
-                        help="end after N messages instead")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--hdr", metavar="FILE",
-                        help="keep all latencies, as HdrHistogram's tools read them")
-
-
 def _run(args: argparse.Namespace, sockets: list[socket.socket], request: bytes, mode: Any,
          batch: int, largest_reply: int) -> dict[str, Any]:
-    largest = max(len(request), largest_reply, batch * 28)
-    if args.connections * (args.in_flight * len(request) + 2 * largest) > 8 * FRAME_LIMIT:
-        raise OSError("the connections' buffers would need more than 8 GiB")
     warm_up = args.warm_up
     if warm_up is None:
         # What is counted or drained has no time to warm up in.
         warm_up = 0.0 if args.count or mode == "receive" else min(1.0, args.seconds / 5)
-    rate = getattr(args, "rate", 0.0)
     watch = None
     if not args.json and sys.stderr.isatty():
         watch = bench_show.Progress(sys.stderr, 0.0 if args.count else args.seconds + warm_up)
@@ -206,39 +207,66 @@ def _run(args: argparse.Namespace, sockets: list[socket.socket], request: bytes,
                         largest_reply=largest_reply, limit=args.count, warm_up=warm_up,
                         seconds=86400.0 if args.count else args.seconds,
                         polling=bool(getattr(args, "wait_ms", 0)),
-                        cmq=bench_cmq.named(args.queue) if args.cmq else None,
-                        http=bool(getattr(args, "http", "")), rate=rate / batch, watch=watch,
-                        histogram=True)
+                        rate=args.rate / batch, watch=watch, histogram=True,
+                        **_protocol(args, mode, batch))
     if watch is not None:
         watch.close()
     histogram = figures.pop("histogram")
     total = figures["seconds"] + (warm_up if figures["seconds"] else 0.0)
     figures["generator_cpu"] = figures.pop("generator_cpu_seconds") / total if total else 0.0
     load = {name: getattr(args, name) for name in ("connections", "in_flight", "size", "batch")}
-    if rate:
-        load["due_rate"] = rate
+    if args.rate:
+        load["due_rate"] = args.rate
     return {"work": args.work, **load, "durability": getattr(args, "durability", ""),
             **{name: round(value, 3) for name, value in figures.items()}, "histogram": histogram}
 
 
-def _address(args: argparse.Namespace) -> str:
-    return str(args.cmq or getattr(args, "http", "") or args.tcp)
+def _protocol(args: argparse.Namespace, mode: str, batch: int) -> dict[str, Any]:
+    """What the generator must know of the door."""
+    if args.door == "cmq_tcp":
+        return {"cmq": bench_cmq.named(args.queue)}
+    told: dict[str, Any] = {"http": "http" in args.door, "cmq_http": args.door == "cmq_http"}
+    if mode == "receive" and args.door == "http":
+        told["confirming"] = bench_http.confirming(args.address, args.queue, args.group, batch)
+    elif mode == "receive" and args.door == "cmq_http":
+        told["confirming"] = bench_cmq_http.confirming(args.address, args.queue, batch)
+    return told
 
 
 def _connect_all(stack: ExitStack, args: argparse.Namespace) -> list[socket.socket]:
-    host, _, port = _address(args).rpartition(":")
-    http = bool(getattr(args, "http", ""))
+    """The connections, greeted; over HTTP the queue is made as well, by a request of its own."""
+    where = parse_address(args.address)
+    # The sink has the other ends.
+    ends = 2 if args.work == "self" else 1
+    _allow_descriptors(args.connections * ends + SPARE_DESCRIPTORS)
     sockets = []
-    for _ in range(args.connections):
-        connection = socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_S)
-        stack.enter_context(connection)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if args.cmq:
-            bench_cmq.greet(connection)
-        elif not http:
-            _ask(connection, HELLO, b"PNST" + struct.pack("<HHQ", 1, 0, 0))
-        sockets.append(connection)
+    try:
+        if args.door == "http":
+            bench_http.open_queue(args.address, args.queue)
+        elif args.door == "cmq_http":
+            bench_cmq_http.open_queue(args.address, args.queue)
+        for _ in range(args.connections):
+            connection = socket.create_connection(where, CONNECT_TIMEOUT_S)
+            stack.enter_context(connection)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if args.door == "cmq_tcp":
+                bench_cmq.greet(connection)
+            elif args.door == "tcp":
+                _ask(connection, HELLO, b"PNST" + struct.pack("<HHQ", 1, 0, 0))
+            sockets.append(connection)
+    except ValueError as refused:
+        raise RefusedError(str(refused)) from None
     return sockets
+
+
+def _allow_descriptors(wanted: int) -> None:
+    """As many as the connections need, if the system lets us. Raises UsageError."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and wanted > hard:
+        raise UsageError(f"this system lets a process have {hard} descriptors (ulimit -Hn), and so "
+                         f"many connections need {wanted}")
+    if soft != resource.RLIM_INFINITY and wanted > soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _open_queue(connection: socket.socket, name: str) -> int:
@@ -251,29 +279,21 @@ def _open_group(connection: socket.socket, queue: int, name: str) -> int:
     return int(struct.unpack_from("<I", payload)[0])
 
 
-def _fill(connection: socket.socket, queue: int, args: argparse.Namespace) -> None:
+def _fill(connection: socket.socket, args: argparse.Namespace) -> None:
+    """Send what is to be received, in large batches."""
     batch = max(1, min(1000, (1 << 20) // max(args.size, 1)))
-    request = send_frame(queue, args.size, batch, DURABILITY["kernel"])
-    filled = _load.run([connection], request, mode="send", in_flight=4, batch=batch,
-                       largest_reply=4096, seconds=86400.0, warm_up=0.0,
-                       limit=-(-args.fill // batch) * batch)
-    if filled["errors"]:
-        raise OSError(f"the queue could not be filled: status {filled['status']:.0f}")
-
-
-def _fits(args: argparse.Namespace) -> None:
-    if args.batch > bench_cmq.LARGEST_BATCH:
-        raise OSError(f"a request of CMQ has up to {bench_cmq.LARGEST_BATCH} messages")
-
-
-def _fill_cmq(connection: socket.socket, args: argparse.Namespace) -> None:
-    batch = bench_cmq.LARGEST_BATCH
-    filled = _load.run([connection], bench_cmq.send_frame(args.queue, args.size, batch),
-                       mode="send", in_flight=64, batch=batch, largest_reply=4096,
-                       seconds=86400.0, warm_up=0.0, limit=-(-args.fill // batch) * batch,
-                       cmq=bench_cmq.named(args.queue))
-    if filled["errors"]:
-        raise OSError(f"the queue could not be filled: status {filled['status']:.0f}")
+    if args.door.startswith("cmq"):
+        batch = bench_cmq.LARGEST_BATCH
+    rest = args.fill % batch
+    for size, count in ((batch, args.fill - rest), (rest, rest)):
+        if not count:
+            continue
+        request = _send_request(connection, args, size, "kernel")
+        filled = _load.run([connection], request, mode="send", in_flight=4 if size > 16 else 64,
+                           batch=size, largest_reply=1 << 16, seconds=86400.0, warm_up=0.0,
+                           limit=count, **_protocol(args, "send", size))
+        if filled["errors"]:
+            raise RefusedError(f"the queue could not be filled: status {filled['status']:.0f}")
 
 
 def _ask(connection: socket.socket, verb: int, payload: bytes) -> bytes:
@@ -282,7 +302,7 @@ def _ask(connection: socket.socket, verb: int, payload: bytes) -> bytes:
     answer = _read_exactly(connection, size - 12)
     if status:
         text = answer[4:].decode(errors="replace")
-        raise OSError(f"verb {verb} was answered with status {status}: {text}")
+        raise RefusedError(f"verb {verb} was answered with status {status}: {text}")
     return answer
 
 
@@ -302,6 +322,8 @@ def _print_table(figures: dict[str, Any], histogram: list[tuple[float, int]]) ->
         value = figures[name]
         print(f"{title:<{width}}  {value:>14,.2f}" if name in ("seconds", "generator_cpu") else
               f"{title:<{width}}  {value:>14,.0f}")
+    if figures["status"]:
+        print(f"{'status of the first error':<{width}}  {figures['status']:>14,.0f}")
     if histogram:
         what = "from when it was due" if "due_rate" in figures else "of a request"
         print(f"\nlatency {what}")
@@ -309,35 +331,10 @@ def _print_table(figures: dict[str, Any], histogram: list[tuple[float, int]]) ->
         print(*bench_show.latency_plot(histogram), sep="\n")
 
 
-def _rate(text: str) -> float:
-    value = float(text)
-    if not 0.01 <= value <= 1e9:
-        raise argparse.ArgumentTypeError("must be from 0.01 to 1e9")
-    return value
-
-
-def _positive(text: str) -> int:
-    value = _count(text)
-    if value == 0:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return value
-
-
-def _count(text: str) -> int:
-    value = int(float(text)) if "e" in text else int(text)
-    if not 0 <= value < 1 << 32:
-        raise argparse.ArgumentTypeError("must be from 0 to 2^32 - 1")
-    return value
-
-
-def _seconds(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 86400:
-        raise argparse.ArgumentTypeError("must be from 0 to 86400")
-    return value
-
-
 if __name__ == "__main__":
     command = argparse.ArgumentParser(prog="penstock bench")
     add_arguments(command)
-    sys.exit(main(command.parse_args()))
+    try:
+        sys.exit(main(command.parse_args()))
+    except UsageError as wrong:
+        command.error(str(wrong))

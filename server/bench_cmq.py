@@ -22,7 +22,7 @@ SEQNO = bytes([8, 0x80, 0x80, 0x80, 0x80, 0])
 
 
 def greet(connection: socket.socket) -> None:
-    """AUTH on a fresh connection. Raises OSError with what the server said."""
+    """AUTH on a fresh connection. Raises ValueError with what the server said."""
     id = os.environ.get("PENSTOCK_ACCESS_KEY", "none")
     secret = os.environ.get("PENSTOCK_SECRET_KEY", "none")
     client = "127.0.0.1@bench"
@@ -35,7 +35,7 @@ def greet(connection: socket.socket) -> None:
     size = int.from_bytes(head[2:6], "little") - 6
     told = dict(proto_fields(connection.recv(size, socket.MSG_WAITALL)))
     if told.get(3):
-        raise OSError(f"AUTH was refused: {told.get(4, b'')!r}")
+        raise ValueError(f"AUTH was refused: {told.get(4, b'')!r}")
 
 
 def frame(command: int, fields: list[tuple[int, int | bytes]]) -> bytes:

@@ -97,6 +97,11 @@ def hdr_lines(histogram: list[tuple[float, int]]) -> list[str]:
         share = seen / total
         inverse = f"{1 / (1 - share):.2f}" if share < 1 else "inf"
         lines.append(f"{middle / 1e3:12.3f} {share:14.12f} {seen:10d} {inverse:>14}")
+    mean = sum(middle * count for middle, count in histogram) / max(total, 1)
+    spread = sum((middle - mean) ** 2 * count for middle, count in histogram) / max(total, 1)
+    highest = max((middle for middle, _ in histogram), default=0.0)
+    lines += [f"#[Mean    = {mean / 1e3:12.3f}, StdDeviation   = {spread ** 0.5 / 1e3:12.3f}]",
+              f"#[Max     = {highest / 1e3:12.3f}, Total count    = {total:12d}]"]
     return lines
 
 

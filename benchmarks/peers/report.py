@@ -26,7 +26,8 @@ PAGE, PLOTS = ROOT / "docs" / "performance.md", ROOT / "docs" / "plots"
 BEGIN, END = "<!-- peers: begin -->", "<!-- peers: end -->"
 COMMANDS = {
     "penstock bench send --tcp HOST:PORT":
-        "rates and a plot of latencies; `--http`, `--cmq-tcp`; `--json`, `--hdr FILE`",
+        "rates and a plot of latencies; `--http`, `--cmq-tcp`, `--cmq-http`; `--json`, "
+        "`--hdr FILE`; `receive` as well",
     "penstock bench send --tcp HOST:PORT --rate 20000":
         "the open loop: latencies from when a message was due, so that a stall is seen in full",
     "make asv": "the suites; `COMMITS=main~5..main` for commits, `make asv-html` for pages",

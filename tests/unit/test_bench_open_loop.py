@@ -144,7 +144,10 @@ def test_the_plot_shows_all_that_was_counted(capsys, tmp_path):
     assert bench.main(parse("self", "--connections", 2, "--seconds", 0.2, "--hdr", path)) == 0
     text = capsys.readouterr().out
     assert "99.9 %" in text and "latency of a request" in text and "█" in text
-    rows = [line.split() for line in path.read_text().splitlines()[2:]]
+    lines = path.read_text().splitlines()
+    rows = [line.split() for line in lines[2:] if not line.startswith("#")]
+    assert lines[-1].startswith("#[Max     =")
+    assert int(lines[-1].split("= ")[2][:-1]) == int(rows[-1][2])
     assert rows[-1][3] == "inf" and float(rows[-1][1]) == 1.0
     assert [float(row[0]) for row in rows] == sorted(float(row[0]) for row in rows)
 
