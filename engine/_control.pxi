@@ -36,6 +36,8 @@ cdef extern from "os.h" nogil:
     int byte_lock(int fd, int kind, uint64_t byte)
     int write_all(int fd, const void* bytes, size_t size, int64_t at)
     int file_grow(int fd, int64_t size)
+    int write_back(int fd, int64_t at, int64_t size)
+    void nap_us(uint32_t us)
     uint64_t siphash(const uint64_t* key, const uint64_t* words, int count)
     int F_RDLCK, F_WRLCK, F_UNLCK
     void* mmap(void*, size_t, int, int, int, int64_t)
@@ -296,7 +298,7 @@ cdef struct core_t:
     uint32_t rested             # futex: the maintenance thread shall look at once
     uint64_t rested_written     # what it has seen
     uint64_t rested_deaths
-    uint32_t fault_kind         # for tests: 1 pwrite, 2 fdatasync, 3 segment creation
+    uint32_t fault_kind         # for tests: 1 pwrite, 2 fdatasync, 3 segment creation, 5 death, 6 write-back
     int fault_errno
     uint64_t fault_after
     uint32_t held[SYNCS + 2]    # for tests: who comes to that place waits

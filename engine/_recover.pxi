@@ -6,6 +6,9 @@ cdef enum Ending:
     TAIL = 0                    # the log ends here, as a crash leaves it
     DAMAGED = 1                 # frames that were promised are not whole
 
+cdef enum:
+    INDEX_PIECE = 1 << 19       # bytes of the index written back before the next
+
 
 cdef uint64_t image_size(core_t* core) noexcept nogil:
     cdef state_t* state = &core.control.state
@@ -74,6 +77,21 @@ cdef uint8_t* snapshot(core_t* core, checkpoint_t* head) noexcept nogil:
     return image
 
 
+cdef int index_sync(core_t* core) noexcept nogil:
+    """Put the index on disk. 0 or errno: what was not written then no later sync tells of.
+
+    In pieces, because it is megabytes all over the file, and a commit meanwhile waits for one of them.
+    """
+    cdef uint64_t at = 0
+    cdef int failed = 0
+    while failed == 0 and at < core.control.index_allocated:
+        failed = faulty(core, 6) or write_back(core.index_fd, <int64_t>at, INDEX_PIECE)
+        at += INDEX_PIECE
+    if failed == 0 and fdatasync(core.index_fd):
+        failed = errno
+    return failed
+
+
 cdef int checkpoint_write(core_t* core, bint clean) noexcept nogil:
     """Save the state so that recovery starts from here. 0 or errno; a failure leaves the older checkpoints."""
     cdef checkpoint_t head
@@ -95,7 +113,7 @@ cdef int checkpoint_write(core_t* core, bint clean) noexcept nogil:
     # What the checkpoint says must be on disk before it: the log up to its position, and the index.
     if core.control.no_checkpoint or make_durable(core, head.position) != DONE:
         failed = EIO
-    elif fdatasync(core.index_fd):
+    elif index_sync(core):
         core.control.no_checkpoint = 1
         failed = EIO
     snprintf(fresh, 4096, b"%s/ckpt/new", core.path)

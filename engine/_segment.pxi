@@ -173,8 +173,8 @@ cdef extern from *:
         while (at < size && !__atomic_load_n(hurry, __ATOMIC_RELAXED)) {
             uint64_t some = size - at < step ? size - at : step;
             int failed = write_all(fd, zeros, some, (int64_t)at);
+            if (failed == 0) failed = write_back(fd, (off_t)at, (off_t)some);
             if (failed) return failed;
-            sync_file_range(fd, (off_t)at, (off_t)some, SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER);
             at += some;
         }
         return 0;

@@ -192,16 +192,46 @@ def ready_groups(Store store not None, list consumers not None):
     return [consumer for consumer in consumers if group_ready(core, consumer.id, now)]
 
 
-def await_arrival(Store store not None, uint32_t seen, uint32_t wait_ms):
-    """Wait until something became visible or free since arrivals(store) was seen, at most wait_ms."""
-    cdef core_t* core = enter(store)
+cdef bint any_ready(core_t* core, const uint32_t* groups, uint32_t count, uint64_t version) noexcept nogil:
+    """Whether one of the groups has something to take, or notes are no more at that version."""
+    cdef notes_t* notes = notes_table(core, False)
+    cdef uint64_t now = store_clock(core)
+    cdef uint32_t at
+    if (load64(&notes.version) if notes != NULL else 0) != version:
+        return True
+    for at in range(count):
+        if group_ready(core, groups[at], now):
+            return True
+    return False
+
+
+cdef enum:
+    LOOK_US = 100000            # what falls due by itself wakes nobody: it is looked for so often
+    PAUSE_US = 2000             # between two looks where much arrives that is for others
+
+
+def await_ready(Store store not None, list consumers not None, uint64_t version, uint32_t wait_ms):
+    """Wait until one of the groups has something to take or notes_version() is another, at most wait_ms.
+
+    Python runs on meanwhile: what arrives for others is looked at without its lock, once in PAUSE_US at most.
+    """
+    cdef core_t* core
+    cdef uint64_t until = monotonic_us() + wait_ms * <uint64_t>1000
+    cdef uint64_t now
+    cdef uint32_t seen
+    cdef Consumer consumer
+    groups = np.fromiter((consumer.id for consumer in consumers), np.uint32, len(consumers))
+    cdef const uint32_t[::1] ids = groups
+    cdef uint32_t count = <uint32_t>len(consumers)
+    core = enter(store)
     with nogil:
-        add32(&core.control.receivers, 1)
-        futex_wait(&core.control.arrival_word, seen, wait_ms * <uint64_t>1000)
-        add32(&core.control.receivers, -1)
+        while True:
+            seen = load32(&core.control.arrival_word)
+            now = monotonic_us()
+            if any_ready(core, &ids[0] if count else NULL, count, version) or now >= until:
+                break
+            add32(&core.control.receivers, 1)
+            futex_wait(&core.control.arrival_word, seen, min(until - now, <uint64_t>LOOK_US))
+            add32(&core.control.receivers, -1)
+            nap_us(PAUSE_US)
         leave(core)
-
-
-def arrivals(Store store not None):
-    """A number that changes whenever something may have become visible or free."""
-    return load32(&live(store).control.arrival_word)

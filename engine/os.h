@@ -94,6 +94,10 @@ static inline uint64_t monotonic_us(void) {
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (uint64_t)now.tv_sec * 1000000u + (uint64_t)now.tv_nsec / 1000u;
 }
+static inline void nap_us(uint32_t us) {
+    struct timespec span = {us / 1000000, (long)(us % 1000000) * 1000};
+    nanosleep(&span, NULL);
+}
 /* An open-file-description lock on byte 0: type F_RDLCK, F_WRLCK or F_UNLCK. 0 or errno. */
 static inline int file_lock(int fd, int type, int wait) {
     struct flock lock = {.l_type = (short)type, .l_whence = SEEK_SET, .l_start = 0, .l_len = 1};
@@ -116,6 +120,15 @@ static inline int write_all(int fd, const void *bytes, size_t size, off_t at) {
         bytes = (const char *)bytes + put; size -= (size_t)put; at += put;
     }
     return 0;
+}
+/* Have a range of a file written back, and wait for that: who syncs meanwhile waits for so much, not for all of it.
+   It proves nothing, a sync has to follow; but of an error that is told here no later sync of this descriptor tells.
+   0 or errno. */
+static inline int write_back(int fd, off_t at, off_t size) {
+    int failed;
+    do failed = sync_file_range(fd, at, size, SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER) ? errno : 0;
+    while (failed == EINTR);
+    return failed == ENOSYS ? 0 : failed;
 }
 static inline int file_grow(int fd, off_t size) {
     int failed;

@@ -1,5 +1,10 @@
 # One connection, whatever it speaks: when it reads, what it is owed, and its end.
 
+cdef extern from "<sys/socket.h>" nogil:
+    Py_ssize_t send(int, const void*, size_t, int)
+    int MSG_DONTWAIT, MSG_NOSIGNAL
+
+
 cdef class Endpoint:
     """One connection of either protocol, as the hub sees it.
 
@@ -10,12 +15,15 @@ cdef class Endpoint:
       3. held is 0 exactly when the transport is reading.
       4. kept is what we count in hub.kept: bytes of requests that are not whole or not begun, and of replies
          that the peer does not read, unsent. kept_since is when it was last 0.
+      5. behind is True if the transport may have bytes that it was handed and has not sent; what comes after them
+         goes the same way. socket is the descriptor that replies may be sent on past the transport, -1 none.
     """
     cdef Hub hub
     cdef object transport
     cdef uint32_t slot, in_flight, held
     cdef uint32_t staged            # operations that the hub was not told of yet
-    cdef bint touched, closing
+    cdef bint touched, closing, behind
+    cdef int socket
     cdef buffer_t out
     cdef double active, stalled, opened, kept_since
     cdef size_t kept, unsent
@@ -88,16 +96,35 @@ cdef class Endpoint:
                 self.hub.loop.call_soon(self.hub.relieve)
         return 0
 
+    cdef size_t sent_now(self, const uint8_t* data, size_t size) except? 0:
+        """How much of it the socket took at once. A transport that is closing may have given its descriptor away."""
+        if self.socket < 0 or self.transport.is_closing():
+            return 0
+        if self.behind:
+            if self.transport.get_write_buffer_size():
+                return 0
+            self.behind = False
+        # An error is found again by the transport, which knows what to do.
+        return max(send(self.socket, data, size, MSG_DONTWAIT | MSG_NOSIGNAL), 0)
+
+    cdef int hand(self, bytes data) except -1:
+        """Leave it to the transport to send it."""
+        self.transport.write(data)
+        self.behind = True
+        return 0
+
     cdef int flush(self) except -1:
-        """Hand all replies to the transport in one write."""
+        """Send all replies in one call; what the socket does not take is left to the transport."""
         cdef size_t used = self.out.used
+        cdef size_t sent
         if used == 0:
             return 0
         self.out.used = 0
         if self.transport is not None:
-            data = PyBytes_FromStringAndSize(<char*>self.out.data, used)
             self.hub.sent_bytes += used
-            self.transport.write(data)
+            sent = self.sent_now(self.out.data, used)
+            if sent < used:
+                self.hand(PyBytes_FromStringAndSize(<char*>self.out.data + sent, used - sent))
             if self.held & HELD_BY_PEER:
                 self.unsent = self.transport.get_write_buffer_size()
                 self.account()
@@ -113,6 +140,11 @@ cdef class Endpoint:
 
     def connection_made(self, transport):
         self.transport = transport
+        self.socket = -1
+        if transport.get_extra_info("sslcontext") is None:
+            plain = transport.get_extra_info("socket")
+            if plain is not None:
+                self.socket = plain.fileno()
         self.opened = self.active = monotonic()
         transport.set_write_buffer_limits(self.hub.limits.write_bytes)
         if not self.hub.enter(self):

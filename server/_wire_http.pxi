@@ -285,7 +285,7 @@ cdef class HttpEndpoint(HttpReplies):
         if (self.expects and self.transport is not None and not self.backlog and not self.in_flight
                 and not self.busy):
             self.flush()
-            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self.hand(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_chunk_header(self):
         self.chunks += 1

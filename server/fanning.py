@@ -4,19 +4,16 @@ import sys
 import threading
 import traceback
 
-from penstock.engine._core import arrivals, await_arrival
 from penstock.server.broker.broker import Broker
 from penstock.server.broker.topic_later import LaterTopics
 
-# So often it is looked whether the server stops, and whether a topic was told to keep something.
+# So often it is looked whether the server stops.
 LOOK_MS = 250
-# Where much arrives that is not ours, the store is not looked through more often than this.
-PAUSE_S = 0.002
 TROUBLE_S = 1.0
 
 
 class Fanner:
-    """The thread. It sleeps until something in the store becomes visible: nothing polls."""
+    """The thread. It sleeps until something is due for a topic, whatever else arrives."""
 
     def __init__(self, broker: Broker) -> None:
         self.later = LaterTopics(broker)
@@ -34,13 +31,10 @@ class Fanner:
 
     def run(self) -> None:
         """Until stopped."""
-        store = self.later.store
         while not self.stopping.is_set():
             try:
-                seen = arrivals(store)
                 if not self.later.turn():
-                    await_arrival(store, seen, LOOK_MS)
-                    self.stopping.wait(PAUSE_S)
+                    self.later.rest(LOOK_MS)
             except Exception:
                 # A store that is full may have room again; the doors stay open meanwhile.
                 traceback.print_exc(file=sys.stderr)

@@ -5,7 +5,15 @@ import traceback
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from penstock.engine._core import Batch, Consumer, Queue, known_message, ready_groups, spread
+from penstock.engine._core import (
+    Batch,
+    Consumer,
+    Queue,
+    await_ready,
+    known_message,
+    ready_groups,
+    spread,
+)
 from penstock.engine.attributes import Attributes
 from penstock.engine.errors import (
     ConflictError,
@@ -47,6 +55,7 @@ class LaterTopics:
         self.schedule: Schedule = self.transactions.schedule
         self.version = -1
         self.groups: dict[str, Consumer] = {}
+        self.troubled: set[str] = set()
 
     @refusing
     def send(
@@ -110,8 +119,7 @@ class LaterTopics:
         if version != self.version:
             self.groups = self.waiting()
             self.version = version
-        if not self.groups:
-            return 0
+        self.troubled.clear()
         names = {consumer.id: name for name, consumer in self.groups.items()}
         moved = 0
         for consumer in ready_groups(self.store, list(self.groups.values())):
@@ -120,7 +128,16 @@ class LaterTopics:
             except (EngineError, BrokerError):
                 # One topic's trouble (deleted, say) must not hold up the others.
                 traceback.print_exc(file=sys.stderr)
+                self.troubled.add(names[consumer.id])
         return moved
+
+    def rest(self, wait_ms: int) -> None:
+        """Wait until something is due, or notes have changed, at most so long.
+
+        A topic that was in trouble at the last turn is no reason to be back at once.
+        """
+        able = [one for name, one in self.groups.items() if name not in self.troubled]
+        await_ready(self.store, able, self.version, wait_ms)
 
     def waiting(self) -> dict[str, Consumer]:
         """Who takes what is due, of each topic that anything ever waited for."""

@@ -1,6 +1,8 @@
 """Sockets that accept: bound before anyone serves, shared by workers, closed first on shutdown."""
 
 import asyncio
+import contextlib
+import ipaddress
 import socket
 from collections.abc import Callable
 
@@ -18,6 +20,11 @@ def bind(host: str, port: int, shared: bool = False) -> socket.socket:
         if shared:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         bound.bind(found[4])
+        if ipaddress.ip_address(found[4][0].partition("%")[0]).is_loopback:
+            # There is no congestion between programs of one machine, so nothing should wait for
+            # a timer of an algorithm that paces. Connections inherit it.
+            with contextlib.suppress(OSError):
+                bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"reno")
         bound.setblocking(False)
     except OSError:
         bound.close()

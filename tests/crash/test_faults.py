@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import resource
 import signal
 import threading
@@ -24,7 +25,7 @@ from engine_language import (
 
 from penstock.engine import QueueNotFoundError, Store, StoreFullError, StorePoisonedError
 
-WRITE, SYNC, SEGMENT_CREATION = 1, 2, 3
+WRITE, SYNC, SEGMENT_CREATION, WRITE_BACK = 1, 2, 3, 6
 
 
 @pytest.mark.parametrize("kind", [WRITE, SYNC])
@@ -286,3 +287,24 @@ def test_an_opener_killed_while_it_recovers_leaves_the_store_to_the_next(tmp_pat
     assert process.exitcode != 0
     with opened(copy) as again:
         assert messages(again.queue("red")) == {0: b"kept"}
+
+
+def test_an_index_that_could_not_be_written_back_is_never_the_ground_of_a_checkpoint(
+    tmp_path: Path,
+) -> None:
+    """The kernel tells of a failed write-back once: a sync after it succeeds and proves nothing."""
+    store = quiet(opened(tmp_path / "store"))
+    queue = store.queue("red")
+    queue.append_many([b"one", b"two"])
+    before = sorted((tmp_path / "store" / "ckpt").iterdir())
+    store._fault(WRITE_BACK, errno.EIO)
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        store.checkpoint()
+    store._fault(0, 0)
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        store.checkpoint()
+    assert sorted((tmp_path / "store" / "ckpt").iterdir()) == before
+    assert queue.append(b"three").offset == 2
+    with opened(crashed(store, tmp_path / "copy")) as later:
+        assert list(messages(later.queue("red")).values()) == [b"one", b"two", b"three"]
+        later.checkpoint()

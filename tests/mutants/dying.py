@@ -1,4 +1,4 @@
-"""Mutants of what a death between two stores leaves to others."""
+"""Mutants of what a death between two stores leaves to others, of checkpoints, and of sending."""
 
 from __future__ import annotations
 
@@ -7,6 +7,13 @@ from mutant import Mutant
 DEATHS = "tests/crash/test_deaths.py::"
 
 DYING = (
+    Mutant(
+        "an index that was not written back is no ground of a checkpoint",
+        "engine/_recover.pxi",
+        "        core.control.no_checkpoint = 1\n",
+        "        pass\n",
+        ("tests/crash/test_faults.py",),
+    ),
     Mutant(
         "dying: what the cursor has passed and nobody took comes all the same",
         "engine/_mend.pxi",
@@ -48,5 +55,19 @@ DYING = (
         "    if group.order:\n        order_rebuild(core, group)\n    floor_advance",
         "    floor_advance",
         (DEATHS + "test_who_dies_confirming_leaves_the_rest_to_others",),
+    ),
+    Mutant(
+        "sending: a descriptor that may be another connection's is not sent on",
+        "server/_wire_endpoint.pxi",
+        "        if self.socket < 0 or self.transport.is_closing():\n",
+        "        if self.socket < 0:\n",
+        ("tests/unit/test_server_sending.py",),
+    ),
+    Mutant(
+        "sending: what follows what the transport keeps waits for it",
+        "server/_wire_endpoint.pxi",
+        "            if self.transport.get_write_buffer_size():\n                return 0\n",
+        "",
+        ("tests/unit/test_server_sending.py",),
     ),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,12 @@ from typing import Any
 import pytest
 from engine_language import crashed, messages, opened, quiet
 
-from penstock.engine import Attributes, Store
+from penstock.engine import Attributes, Consumer, Store
 from penstock.engine._core import spread
 from penstock.engine.check import check
 from penstock.engine.errors import ConflictError, InvalidError, QueueNotFoundError
 from penstock.engine.retries import Retry
+from penstock.server.broker import topic_later
 from penstock.server.broker.broker import Broker
 from penstock.server.broker.errors import BrokerError, Kind
 from penstock.server.broker.limits import Limits
@@ -291,3 +293,71 @@ def test_a_topic_that_is_not_there_has_no_settings(later: LaterTopics) -> None:
         later.send("none", b"", delay_ms=1000)
     with pytest.raises(BrokerError, match="not both"):
         later.send("t", b"", delay_ms=1000, due_us=1)
+
+
+def test_who_rests_is_woken_by_what_is_due_and_by_nothing_else(
+    later: LaterTopics, store: Store
+) -> None:
+    later.topics.subscribe("t", "q")
+    later.send("t", b"due", delay_ms=1000)
+    assert later.turn() == 0
+    woken = threading.Event()
+
+    def rest() -> None:
+        later.rest(60_000)
+        woken.set()
+
+    thread = threading.Thread(target=rest)
+    thread.start()
+    for _ in range(50):
+        store.queue("other").append(b"not of a topic")
+    assert not woken.wait(0.1)
+    store._clock(2 * SECOND)
+    while store.pending._keep():
+        pass
+    assert woken.wait(60)
+    thread.join()
+    assert later.turn() == 1
+
+
+def test_who_rests_is_woken_when_a_topic_first_has_something_that_waits(
+    later: LaterTopics, store: Store
+) -> None:
+    assert later.turn() == 0
+    woken = threading.Event()
+
+    def rest() -> None:
+        later.rest(60_000)
+        woken.set()
+
+    thread = threading.Thread(target=rest)
+    thread.start()
+    later_of(store).send("t", b"first", delay_ms=1000)
+    assert woken.wait(60)
+    thread.join()
+    assert passed(later, 2) == 1
+
+
+def test_a_topic_in_trouble_holds_up_no_other_and_gives_nobody_a_turn_at_once(
+    later: LaterTopics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later.topics.create("u")
+    real = later.fan_out
+
+    def failing(name: str, consumer: Consumer) -> int:
+        if name == "t":
+            raise BrokerError(Kind.BUSY, "not now")
+        return real(name, consumer)
+
+    monkeypatch.setattr(later, "fan_out", failing)
+    for name in ("t", "u"):
+        later.send(name, b"due", delay_ms=1000)
+    assert passed(later, 2) == 1
+    awaited = []
+    monkeypatch.setattr(topic_later, "await_ready", lambda _, groups, *__: awaited.append(groups))
+    later.rest(0)
+    assert awaited == [[later.groups["u"]]]
+    monkeypatch.setattr(later, "fan_out", real)
+    assert later.turn() == 1
+    later.rest(0)
+    assert awaited[1:] == [[later.groups["t"], later.groups["u"]]]
