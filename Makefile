@@ -89,9 +89,9 @@ bench: build ## measure beside the peers that this machine has
 
 # Without COMMITS the work tree is measured as it is built; with COMMITS (a range of git) asv builds
 # each of them into a virtualenv of its own, below .asv.
-asv: $(if $(COMMITS),,build) $(VENV)/bench ## run the benchmark suite; COMMITS=main~5..main, ARGS="--bench Append"
+asv: $(if $(COMMITS),,build) $(VENV)/bench ## run the benchmark suite; COMMITS=main~5..main, DATA=folder on a disk, ARGS="--bench Append"
 	@$(VENV)/bin/asv machine --yes >/dev/null
-	@exec $(VENV)/bin/asv run --show-stderr $(if $(COMMITS),"$(COMMITS)",--quick --python=same \
+	@exec $(if $(DATA),env PENSTOCK_BENCH_DATA="$(abspath $(DATA))") $(VENV)/bin/asv run --show-stderr $(if $(COMMITS),"$(COMMITS)",--quick --python=same \
 	  --set-commit-hash "$$(git rev-parse HEAD)") $(ARGS)
 
 # With ARGS only what they say is measured; without, all but the backlog, and the report is made anew.

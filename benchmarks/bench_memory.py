@@ -5,6 +5,9 @@ import sys
 import tempfile
 import textwrap
 
+from .disk import PREFIX
+from .disk import folder as disk
+
 BEGIN = """
 import sys
 from pathlib import Path
@@ -60,7 +63,7 @@ print(peak())
 
 def told(work: str, amount: int) -> float:
     """What a process prints that does a work of such an amount."""
-    with tempfile.TemporaryDirectory(prefix="penstock-asv-") as folder:
+    with tempfile.TemporaryDirectory(prefix=PREFIX, dir=disk()) as folder:
         done = subprocess.run([sys.executable, "-c", textwrap.dedent(BEGIN + work),
                                f"{folder}/store", str(amount)],
                               capture_output=True, text=True, check=True)

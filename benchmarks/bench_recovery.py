@@ -8,6 +8,7 @@ from pathlib import Path
 
 from penstock.engine import Store
 
+from .disk import PREFIX, folder
 from .stores import SIZE, bodies
 
 
@@ -22,7 +23,7 @@ class Recovery:
     timeout = 300
 
     def setup(self, retained):
-        self.folder = Path(tempfile.mkdtemp(prefix="penstock-asv-"))
+        self.folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=folder()))
         child = os.fork()
         if child == 0:
             try:

@@ -5,6 +5,8 @@ import sys
 import tempfile
 import time
 
+from .disk import PREFIX
+from .disk import folder as disk
 from .serving import Serving
 
 MODULES = ["penstock", "penstock.engine", "penstock.server.cli", "penstock.server.app"]
@@ -37,7 +39,7 @@ class Start:
     def time_new_store(self):
         work = ("import sys; from penstock.engine import Store\n"
                 "with Store.open(sys.argv[1]) as s: s.queue('q').append(b'x')")
-        with tempfile.TemporaryDirectory(prefix="penstock-asv-") as folder:
+        with tempfile.TemporaryDirectory(prefix=PREFIX, dir=disk()) as folder:
             subprocess.run([sys.executable, "-c", work, f"{folder}/store"], check=True)
 
     def track_server_ready(self):

@@ -55,7 +55,7 @@ def bench(server: Serving, args: argparse.Namespace, *words: object) -> dict[str
 def connections(args: argparse.Namespace) -> dict[str, Any]:
     """Ours, and Redis where it is installed, each with its own load generator, in turns."""
     rate: Series = {"penstock": []}
-    server = Serving()
+    server = Serving(data=args.data)
     with tempfile.TemporaryDirectory(dir=args.data) as folder, ExitStack() as stack:
         stack.callback(server.close)
         port = 0
@@ -85,7 +85,7 @@ def workers(args: argparse.Namespace) -> dict[str, Any]:
     loads = {"64 connections x 1": ("--connections", 64),
              "8 connections x 64": ("--connections", 8, "--in-flight", 64)}
     for count in (1, 2):
-        server = Serving("--workers", str(count))
+        server = Serving("--workers", str(count), data=args.data)
         try:
             for name, words in loads.items():
                 told = bench(server, args, *words)
@@ -99,7 +99,7 @@ def workers(args: argparse.Namespace) -> dict[str, Any]:
 
 def load(args: argparse.Namespace) -> dict[str, Any]:
     latency: Series = {"p50": [], "p99": [], "p99.9": []}
-    server = Serving()
+    server = Serving(data=args.data)
     try:
         for rate in (1000, 3000, 10_000, 20_000, 40_000, 60_000, 80_000):
             told = bench(server, args, "--connections", 64, "--rate", rate)
@@ -208,7 +208,7 @@ def grow(store: Any, queue: Any, count: int, wanted: int) -> tuple[int, float]:
 def backlog(args: argparse.Namespace) -> dict[str, Any]:
     """What a server sends and receives with ever more in one queue that nobody has received."""
     rate: Series = {"send": [], "receive + confirm": []}
-    server = Serving()
+    server = Serving(data=args.data)
     held = 0
     try:
         for wanted in (100_000, 1_000_000, 10_000_000):
@@ -236,7 +236,7 @@ def disk(args: argparse.Namespace) -> dict[str, Any]:
     """Rates with each sync so much longer."""
     rate: Series = {"64 connections x 1": [], "8 connections x 64": []}
     for delay in (0.0, 0.25, 1.0, 2.0, 5.0):
-        server = Serving(before=slow_disk.words(delay))
+        server = Serving(before=slow_disk.words(delay), data=args.data)
         try:
             for (name, found), words in zip(
                     rate.items(), ((64, 1), (8, 64)), strict=True):

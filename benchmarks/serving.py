@@ -11,14 +11,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from .disk import PREFIX, folder
+
 COMMAND = "import sys; from penstock.server.cli import main; sys.exit(main())"
 
 
 class Serving:
     """Starts the server that the suite's own Python has installed, not one of the work tree."""
 
-    def __init__(self, *words: str, before: Sequence[str] = ()) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="penstock-asv-"))
+    def __init__(self, *words: str, before: Sequence[str] = (),
+                 data: Path | None = None) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=data or folder()))
         self.process = subprocess.Popen(
             [*before, sys.executable, "-c", COMMAND, "serve", "--data", str(self.folder / "data"),
              "--tcp", "127.0.0.1:0", "--http", "127.0.0.1:0", *words],

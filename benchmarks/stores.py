@@ -1,4 +1,6 @@
-"""Stores for the suites: made before the clock runs, filled from a seed, their pages touched."""
+"""Stores for the suites: made before the clock runs, filled from a seed, their pages touched.
+
+They lie on the disk that disk.py names."""
 
 from __future__ import annotations
 
@@ -9,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from penstock.engine import Store
+
+from .disk import PREFIX, folder
 
 SEED = 20240229
 SIZE = 128
@@ -27,7 +31,7 @@ class Prepared:
     timeout = 300
 
     def prepare(self, count: int = 0, size: int = SIZE) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="penstock-asv-"))
+        self.folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=folder()))
         self.store: Any = Store.open(self.folder / "store")
         self.queue = self.store.queue("bench")
         # The first append makes the segment; that is recovery's figure, not this one's.

@@ -91,6 +91,7 @@ cdef struct load_t:
     uint64_t requests       # replies in [begin, end)
     uint64_t errors
     uint64_t waiting        # requests without a reply
+    uint32_t idle_turns     # behind the end, in a row, without a reply
     uint32_t status         # of the first error reply
     histogram_t latency
 
@@ -303,9 +304,14 @@ cdef bint turn(load_t* load, uint64_t until_ns) noexcept nogil:
         room = pace(load, now)
         if load.waiting == 0 and (load.living == 0 or not more_due(load)):
             return False
-        if now >= load.end_ns + <uint64_t>GRACE_MS * 1000000:
+        # Turns are counted, not time: what stood still as a whole has its replies to read yet.
+        if load.idle_turns >= GRACE_MS // SLICE_MS:
             return False
         ready = epoll_wait_ns(load.epoll, events, EVENTS, until_next(load, now, room))
+        if ready > 0 or now < load.end_ns:
+            load.idle_turns = 0
+        elif ready == 0:
+            load.idle_turns += 1
         for index in range(ready):
             connection = load.connections + events[index].data.u32
             if connection.fd >= 0 and events[index].events & ~<uint32_t>EPOLLOUT:

@@ -5,8 +5,8 @@
     python benchmarks/gate/gate.py --record                   keep this tree's counts as ceilings
     python benchmarks/gate/gate.py --ceilings                 compare this tree with the kept ones
 
-Syncs, bytes, system calls, allocations and instructions per call fail the gate when they grow by
-more than a few per cent, after they were counted again to be sure. Times are taken in turns, base
+Syncs, bytes, system calls, allocations, copies and instructions per call fail the gate when they
+grow by more than a few per cent, after they were counted again to be sure. Times are taken in turns, base
 and candidate, and only warn: on a busy machine they say little.
 """
 
@@ -29,7 +29,7 @@ from works import WORKS  # noqa: E402
 ROOT = Path(__file__).resolve().parents[2]
 CEILINGS = Path(__file__).resolve().parent / "ceilings.json"
 # Ceilings are kept for what is the same on every machine; instructions depend on the compiler.
-KEPT = ("own", "syscalls", "allocations")
+KEPT = ("own", "syscalls", "allocations", "copies")
 ROUNDS = 2
 MORE_ROUNDS = 4
 
@@ -104,10 +104,27 @@ def record(tree: Path, works: Iterable[str]) -> None:
     CEILINGS.write_text(json.dumps(kept, indent=1) + "\n")
 
 
+class NoCommitError(Exception):
+    """The commit to compare with is not in this clone."""
+
+
+def named(commit: str) -> str:
+    """The hash of a commit; of a branch that only the remote has, too."""
+    for wanted in (commit, f"origin/{commit}"):
+        done = subprocess.run(["git", "-C", os.fspath(ROOT), "rev-parse", "--verify", "--quiet",
+                               f"{wanted}^{{commit}}"], capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            return done.stdout.strip()
+    shallow = subprocess.run(["git", "-C", os.fspath(ROOT), "rev-parse", "--is-shallow-repository"],
+                             capture_output=True, text=True, check=False).stdout.strip() == "true"
+    why = ("this clone is shallow: git fetch --unshallow" if shallow else
+           done.stderr.strip() or "name another: make gate BASE=COMMIT")
+    raise NoCommitError(f"there is no commit {commit} here; {why}")
+
+
 def built(commit: str) -> Path:
     """The tree of a commit, built once and kept below build/gate."""
-    name = subprocess.run(["git", "-C", os.fspath(ROOT), "rev-parse", f"{commit}^{{commit}}"],
-                          capture_output=True, text=True, check=True).stdout.strip()
+    name = named(commit)
     tree = ROOT / "build" / "gate" / name
     if not (tree / "build" / "gate-built").exists():
         print(f"· building {commit} ({name[:10]})", flush=True)
@@ -132,6 +149,9 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--ceilings", action="store_true", help="compare with what is kept")
     args = parser.parse_args(words)
     works, counters = args.works.split(","), args.counters.split(",")
+    for kind, asked, known in (("work", works, WORKS), ("counter", counters, COUNTERS)):
+        for name in set(asked) - set(known):
+            parser.error(f"there is no {kind} {name}; there are {', '.join(known)}")
     if args.record:
         record(args.candidate, works)
         return 0
@@ -141,9 +161,13 @@ def main(words: list[str] | None = None) -> int:
     elif args.base is None:
         parser.error("say what to compare with: --base COMMIT, or --ceilings")
     else:
-        base = Path(args.base) if Path(args.base).is_dir() else built(args.base)
+        try:
+            base = Path(args.base) if Path(args.base).is_dir() else built(args.base)
+        except NoCommitError as missing:
+            parser.error(str(missing))
     print(f"  {'work':<16}{'figure':<14}{'base':>14}{'now':>14}   change", flush=True)
     verdicts: list[Verdict] = []
+    absent: list[str] = []
     for name in counters:
         for work in works:
             try:
@@ -152,14 +176,30 @@ def main(words: list[str] | None = None) -> int:
                          compare(COUNTERS[name], work, base, args.candidate))
             except MissingError as missing:
                 print(f"  {name} is not compared: {missing}", flush=True)
+                absent.append(name)
                 break
             for verdict in found:
                 print(verdict.line(), flush=True)
             verdicts += found
+    return told(verdicts, absent)
+
+
+def told(verdicts: list[Verdict], absent: list[str]) -> int:
+    """Say what came of it; 1 if something that may fail has grown, or if nothing was compared."""
     failed = [verdict for verdict in verdicts if verdict.worse and verdict.fails]
-    print("\nFAILED: " + ", ".join(f"{one.work} {one.figure}" for one in failed) if failed else
-          f"\n{len(verdicts)} figures compared, none that counts has grown")
-    return 1 if failed else 0
+    slower = [verdict for verdict in verdicts if verdict.worse and not verdict.fails]
+    if slower:
+        print("\nslower, which only warns: " + ", ".join(one.work for one in slower))
+    if absent:
+        print(f"\nnot compared here: {', '.join(absent)}")
+    if failed:
+        print("\nFAILED: " + ", ".join(f"{one.work} {one.figure}" for one in failed))
+        return 1
+    if not any(verdict.fails for verdict in verdicts):
+        print("\nFAILED: nothing was compared that could fail")
+        return 1
+    print(f"\n{len(verdicts)} figures compared, none that counts has grown")
+    return 0
 
 
 if __name__ == "__main__":

@@ -88,6 +88,10 @@ WORKS: dict[str, Work] = {
     "fan-out-100": fan_out,
 }
 
+# How many messages a call has, where it is not one; of a fan-out: into how many queues it goes.
+MESSAGES = {"append-64": 64, "append-1000": 1000, "take-confirm-32": 32, "read-1000": 1000,
+            "fan-out-100": 100}
+
 
 def make(name: str, folder: str) -> None:
     """Make a store, and end when nothing is made ready in it any more."""

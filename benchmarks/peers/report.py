@@ -130,7 +130,7 @@ def page() -> str:
     out += [f"| `{command}` | {what} |" for command, what in COMMANDS.items()]
     out += ["", "## What was asked for, and what was reached", ""]
     out += asked.lines(found, files)
-    out += ["", "## Nine other queues, loaded alike", *ABOUT]
+    out += ["", "## Other queues, loaded alike", *ABOUT]
     out += tables.sections(found)
     out += ["## Plots", ""]
     out += plots(found, files)

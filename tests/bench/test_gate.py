@@ -94,7 +94,7 @@ def short(monkeypatch):
     """Fewer calls and rounds than the gate itself takes: enough for one call more in each."""
     monkeypatch.setattr(gate, "ROUNDS", 1)
     monkeypatch.setattr(gate, "MORE_ROUNDS", 1)
-    for name in ("syscalls", "allocations"):
+    for name in ("syscalls", "allocations", "copies"):
         monkeypatch.setitem(COUNTERS, name, replace(COUNTERS[name], calls=300))
 
 
@@ -107,7 +107,7 @@ def test_system_calls_stay_under_their_ceilings(short, work="append-1"):
 
 @pytest.mark.soak
 @pytest.mark.parametrize("work", WORKS)
-@pytest.mark.parametrize("counter", ["syscalls", "allocations"])
+@pytest.mark.parametrize("counter", ["syscalls", "allocations", "copies"])
 def test_all_counts_stay_under_their_ceilings(counter, work):
     available(counter)
     verdicts = gate.against(COUNTERS[counter], work, gate.ceilings()[work], ROOT)
@@ -130,14 +130,60 @@ def test_the_gate_catches_one_more_system_call_in_every_append(tmp_path, short, 
     assert "FAILED: append-1 syscalls" in capsys.readouterr().out
 
 
-@pytest.mark.soak
-def test_the_gate_catches_three_more_allocations_in_every_append(tmp_path, capsys):
-    available("allocations")
-    # One for the join, one for each half.
-    tree = planted(tmp_path, "path.join('a' * 600, str(id(self)) * 40)")
+@pytest.mark.parametrize(("counter", "call", "figure"), [
+    ("allocations", "fspath(str(id(self)))", "allocations"),
+    ("copies", "fsencode(bytes(bytearray(64)).decode())", "copied"),
+])
+def test_the_gate_catches_one_more_allocation_or_copy_in_every_append(
+    counter, call, figure, tmp_path, short, capsys
+):
+    available(counter)
+    tree = planted(tmp_path, call)
     assert gate.main(["--base", str(ROOT), "--candidate", str(tree), "--works", "append-1",
-                      "--counters", "allocations"]) == 1
-    assert "FAILED: append-1 allocations" in capsys.readouterr().out
+                      "--counters", counter]) == 1
+    assert f"FAILED: append-1 {figure}" in capsys.readouterr().out
+
+
+@pytest.mark.soak
+def test_the_gate_catches_a_call_more_by_its_instructions(tmp_path, capsys):
+    available("instructions")
+    assert gate.main(["--base", str(ROOT), "--works", "append-1", "--counters",
+                      "instructions"]) == 0
+    tree = planted(tmp_path, "fspath('/')")
+    assert gate.main(["--base", str(ROOT), "--candidate", str(tree), "--works", "append-1",
+                      "--counters", "instructions"]) == 1
+    assert "FAILED: append-1 instructions" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("name", "more", "worse"), [
+    ("allocations", 0.0, False), ("allocations", 1.0, True), ("instructions", 0.01, False),
+    ("instructions", 0.05, True), ("copies", 128.0, True), ("syscalls", 1.0, True),
+])
+def test_what_is_exact_has_little_room(name, more, worse):
+    base = {"allocations": 4.887, "instructions": 7826.0, "copies": 128.0, "syscalls": 2.0}[name]
+    grown = base * (1 + more) if name == "instructions" else base + more
+    assert COUNTERS[name].worse("append-1", base, grown) is worse
+
+
+@pytest.mark.parametrize("words", [
+    ["--base", "no-such-branch"], ["--works", "no-such-work", "--ceilings"],
+    ["--counters", "nothing", "--ceilings"], [],
+])
+def test_what_cannot_be_compared_is_told(words, capsys):
+    with pytest.raises(SystemExit) as ended:
+        gate.main(words)
+    assert ended.value.code == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_gate_that_compared_nothing_does_not_pass(monkeypatch, capsys):
+    def missing(*_):
+        raise MissingError("no such tool")
+
+    monkeypatch.setitem(COUNTERS, "syscalls", replace(COUNTERS["syscalls"], run=missing))
+    assert gate.main(["--ceilings", "--works", "append-1", "--counters", "syscalls"]) == 1
+    told = capsys.readouterr().out
+    assert "not compared here: syscalls" in told and "nothing was compared" in told
 
 
 def test_a_time_only_warns():
