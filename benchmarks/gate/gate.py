@@ -6,8 +6,8 @@
     python benchmarks/gate/gate.py --ceilings                 compare this tree with the kept ones
 
 Syncs, bytes, system calls, allocations, copies and instructions per call fail the gate when they
-grow by more than a few per cent, after they were counted again to be sure. Times are taken in turns, base
-and candidate, and only warn: on a busy machine they say little.
+grow by more than a few per cent, after they were counted again to be sure. Times are taken in
+turns, base and candidate, and only warn: on a busy machine they say little.
 """
 
 from __future__ import annotations
