@@ -213,7 +213,7 @@ $(VENV)/bench: $(VENV)/base
 $(VENV)/peers: $(VENV)/base
 	@echo '· installing the embedded peers'
 	@printf '%s\n' "$$WANTED" | $(PY) - peers >$(VENV)/peers.txt
-	@$(PIP) -r $(VENV)/peers.txt
+	@while read -r one; do $(PIP) "$$one" || echo "· $$one cannot be had"; done <$(VENV)/peers.txt
 	@touch $@
 
 # A path file and a script of four lines stand for an editable install: that one would compile

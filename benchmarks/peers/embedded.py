@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -213,9 +214,11 @@ def once(args: argparse.Namespace, library: str, durable: bool, batch: int,
     """The figures of one process that did one work; RuntimeError with its last word if none."""
     names = {"PYTHONPATH": os.fspath(ROOT / "build" / "names")}
     with tempfile.TemporaryDirectory(dir=args.data) as folder:
+        words = command(library, durable, batch, size, args.seconds, folder, args.delay_ms)
+        if not shutil.which(words[0]):
+            raise RuntimeError(f"{words[0]} is not installed")
         done = subprocess.run(
-            command(library, durable, batch, size, args.seconds, folder, args.delay_ms),
-            capture_output=True, text=True, timeout=300, check=False,
+            words, capture_output=True, text=True, timeout=300, check=False,
             env={**os.environ, **names})
     told = [line for line in done.stdout.splitlines() if line.startswith("{")]
     if not told:

@@ -46,7 +46,7 @@ def start(stack: ExitStack, folder: Path, words: list[str], port: int, delay_ms:
         process = subprocess.Popen(words, cwd=folder, stdout=log, stderr=log,
                                    env={**os.environ, **environment}, start_new_session=True)
     except FileNotFoundError:
-        raise MissingError(f"{words[0]} is not installed") from None
+        raise MissingError(f"{Path(words[0]).name} is not installed") from None
     stack.callback(stop, process)
     # Turns are counted, not time: a machine that stood still was not a server that did not start.
     for _ in range(int(START_TIMEOUT_S / TURN_S)):
@@ -58,7 +58,7 @@ def start(stack: ExitStack, folder: Path, words: list[str], port: int, delay_ms:
         except OSError:
             time.sleep(TURN_S)
     lines = (folder / "log").read_text(errors="replace").strip().splitlines() or ["no word"]
-    raise MissingError(f"{words[0]} does not start: {lines[-1][:200]}")
+    raise MissingError(f"{Path(words[0]).name} does not start: {lines[-1][:200]}")
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:

@@ -25,6 +25,7 @@ import argparse
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -52,6 +53,8 @@ class StoodStillError(Exception):
 
 def loaded(words: list[str]) -> str:
     """What a loader printed; StoodStillError if all this stood still meanwhile."""
+    if not shutil.which(words[0]):
+        raise RuntimeError(f"its loader cannot be had: there is no {Path(words[0]).name}")
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                           text=True) as process:
         began = last = time.monotonic()

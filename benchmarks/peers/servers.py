@@ -34,6 +34,7 @@ share.coordinator.state.topic.min.isr=1
 share.coordinator.state.topic.num.partitions=1
 group.initial.rebalance.delay.ms=0
 """
+RABBIT_SCRIPT = "/usr/lib/rabbitmq/bin/rabbitmq-server"
 RABBIT = """listeners.tcp.1 = 127.0.0.1:{port}
 distribution.listener.interface = 127.0.0.1
 disk_free_limit.absolute = 1GB
@@ -149,12 +150,11 @@ def _rabbit(stack: ExitStack, folder: Path, delay_ms: float) -> Server:
           "RABBITMQ_LOG_BASE": folder / "logs", "RABBITMQ_CONFIG_FILE": folder / "rabbitmq.conf",
           "RABBITMQ_ENABLED_PLUGINS_FILE": folder / "enabled_plugins",
           "RABBITMQ_PID_FILE": folder / "pid", "RABBITMQ_CONF_ENV_FILE": "/dev/null"}
-    script = "/usr/lib/rabbitmq/bin/rabbitmq-server"
-    if not Path(script).exists():
+    if not Path(RABBIT_SCRIPT).exists():
         raise MissingError("rabbitmq-server is not installed")
     # Else the node starts one that outlives it.
     start(stack, folder, ["epmd", "-port", str(mapper), "-address", "127.0.0.1"], mapper)
-    return start(stack, folder, [script], port, delay_ms, ERL_EPMD_PORT=str(mapper),
+    return start(stack, folder, [RABBIT_SCRIPT], port, delay_ms, ERL_EPMD_PORT=str(mapper),
                  ERL_EPMD_ADDRESS="127.0.0.1", RABBITMQ_NODENAME="bench@localhost",
                  RABBITMQ_DIST_PORT=str(free_port()),
                  **{name: os.fspath(path) for name, path in at.items()})
@@ -220,7 +220,10 @@ def _rocket(flush: str) -> Callable[[ExitStack, Path, float], Server]:
 
 
 def _once(words: list[str]) -> None:
-    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    except FileNotFoundError:
+        raise MissingError(f"{words[0]} is not installed") from None
     if done.returncode:
         raise MissingError(f"{words[0]}: {(done.stderr or done.stdout).strip()[-200:]}")
 

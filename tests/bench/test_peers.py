@@ -1,5 +1,6 @@
 """Peers are started, watched and stopped whole, and what cannot be had is named."""
 
+import argparse
 import json
 import shutil
 import socket
@@ -15,7 +16,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
 import slow_disk  # noqa: E402
-from peers import install, kept, processes, run, servers, works  # noqa: E402
+from peers import embedded, install, kept, processes, run, servers, works  # noqa: E402
 
 # A server with a child that would outlive it.
 SERVER = """
@@ -41,6 +42,28 @@ def test_a_server_is_stopped_with_its_children(tmp_path):
 def test_a_program_that_is_not_there_is_named(tmp_path):
     with ExitStack() as stack, pytest.raises(processes.MissingError, match="no-such-queue"):
         processes.start(stack, tmp_path, ["no-such-queue"], 1)
+
+
+@pytest.mark.parametrize("peer", [peer for peer in servers.PEERS if peer.name != "penstock"],
+                         ids=lambda peer: f"{peer.name} {peer.setting}")
+def test_a_peer_that_cannot_be_had_is_named(peer, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(servers, "BIN", tmp_path)
+    monkeypatch.setattr(servers, "RABBIT_SCRIPT", str(tmp_path / "rabbitmq-server"))
+    with ExitStack() as stack, pytest.raises(processes.MissingError, match="is not installed"):
+        peer.start(stack, tmp_path, 0.0)
+
+
+def test_a_library_whose_program_is_not_there_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    args = argparse.Namespace(data=tmp_path, seconds=0.1, delay_ms=0.0)
+    with pytest.raises(RuntimeError, match="java is not installed"):
+        embedded.once(args, "chronicle-queue", True, 1, 1)
+
+
+def test_a_loader_that_is_not_there_is_a_failure_of_its_row(tmp_path):
+    with pytest.raises(RuntimeError, match="there is no load"):
+        run.loaded([str(tmp_path / "load"), "-kind", "redis"])
 
 
 def test_a_server_that_ends_tells_its_last_line(tmp_path):
