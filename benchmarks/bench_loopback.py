@@ -73,6 +73,19 @@ class SendHttp(Loopback):
     track_rate.unit = "messages/s"
 
 
+class ReceiveHttp(Loopback):
+    params = [1, 32]
+    param_names = ("batch",)
+
+    def track_rate(self, batch):
+        self.server.bench("send", "--tcp", self.server.tcp, "--connections", 2, "--batch", 1000,
+                          "--in-flight", 4, "--durability", "kernel", "--count", 200_000)
+        return self.server.bench("receive", "--http", self.server.http, "--batch", batch,
+                                 "--connections", 64, "--seconds", SECONDS)["rate"]
+
+    track_rate.unit = "messages/s"
+
+
 class OpenLoop(Loopback):
     """Latency at a rate that is given, from when each request was due: no stall is hidden."""
 
