@@ -268,6 +268,7 @@ cdef struct core_t:
     uint8_t* arena
     uint8_t* chunks[1024]       # of the index, mapped when they are first needed
     uint64_t index_mapped       # up to here they are
+    uint64_t index_used, index_ahead    # bytes that pages were taken of when last looked, and that were put into memory
     int control_fd, index_fd, lock_fd, directory_fd
     uint64_t segment_size
     uint64_t salt               # of the store: seeds the hash of a body

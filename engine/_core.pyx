@@ -35,6 +35,7 @@ include "_segment.pxi"      # log files: create, map, roll
 include "_record.pxi"       # encode and judge records and frames
 include "_cold.pxi"         # records of segments that are gone
 include "_index.pxi"        # offset -> position
+include "_index_ahead.pxi"  # its next pages, in memory before they are needed
 include "_live.pxi"         # what each segment is still needed for
 include "_delivery.pxi"     # leases and confirmations of a group
 include "_mend.pxi"         # their locks, and what a dead holder left

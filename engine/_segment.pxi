@@ -163,24 +163,28 @@ cdef void segment_path(core_t* core, uint64_t number, char* out, size_t room, bi
     snprintf(out, room, b"%s/log/%08llx.%s", core.path, <unsigned long long>number, b"new" if fresh else b"seg")
 
 
-cdef extern from *:
+cdef enum:
+    ZERO_PIECE = 1 << 18
+
+
+cdef int zero_fill(core_t* core, int fd) noexcept nogil:
+    """Zeros through the page cache, so that a commit finds its pages there. 0 or errno. Stops when somebody waits.
+
+    Each piece is on its way to the disk before the next: a sync meanwhile waits for one piece, not for a queue of them.
     """
-    /* Zeros through the page cache, so that a commit finds its pages there, and each piece on its way to the disk
-       before the next: a sync meanwhile waits for one piece, not for a queue of them. Stops when *hurry is set.
-       0 or errno. */
-    static inline int zero_fill(int fd, const void *zeros, uint64_t step, uint64_t size, const uint32_t *hurry) {
-        uint64_t at = 0;
-        while (at < size && !__atomic_load_n(hurry, __ATOMIC_RELAXED)) {
-            uint64_t some = size - at < step ? size - at : step;
-            int failed = write_all(fd, zeros, some, (int64_t)at);
-            if (failed == 0) failed = write_back(fd, (off_t)at, (off_t)some);
-            if (failed) return failed;
-            at += some;
-        }
-        return 0;
-    }
-    """
-    int zero_fill(int, const void*, uint64_t, uint64_t, const uint32_t*) nogil
+    cdef void* zeros = calloc(1, ZERO_PIECE)
+    cdef uint64_t at = 0
+    cdef uint64_t some
+    cdef int failed = 0 if zeros != NULL else ENOSPC
+    while failed == 0 and at < core.segment_size and not load32(&core.control.hurry):
+        some = min(core.segment_size - at, <uint64_t>ZERO_PIECE)
+        failed = write_all(fd, zeros, some, <int64_t>at)
+        if failed == 0:
+            failed = write_back(fd, <int64_t>at, <int64_t>some)
+        at += some
+        index_ahead(core)       # while this takes its time the index grows on
+    free(zeros)
+    return failed
 
 
 cdef int segment_create(core_t* core, uint64_t number, bint zeroed) noexcept nogil:
@@ -191,8 +195,6 @@ cdef int segment_create(core_t* core, uint64_t number, bint zeroed) noexcept nog
     """
     cdef char fresh[4096]
     cdef char final[4096]
-    cdef uint64_t step = 1 << 18
-    cdef void* zeros = NULL
     cdef int failed = faulty(core, 3)
     cdef int fd
     if failed:
@@ -204,11 +206,9 @@ cdef int segment_create(core_t* core, uint64_t number, bint zeroed) noexcept nog
         return errno
     failed = file_grow(fd, core.segment_size)
     if failed == 0 and zeroed:
-        zeros = calloc(1, step)
-        failed = zero_fill(fd, zeros, step, core.segment_size, &core.control.hurry) if zeros != NULL else ENOSPC
+        failed = zero_fill(core, fd)
     if failed == 0 and fsync(fd):
         failed = errno
-    free(zeros)
     c_close(fd)
     if failed == 0 and rename(fresh, final):
         failed = errno

@@ -102,6 +102,7 @@ cdef void core_rest(core_t* core, uint64_t most_us) noexcept nogil:
                 or load64(&control.deaths) != core.rested_deaths or control.trims != control.trims_seen \
                 or load32(&control.full) or load32(&control.scarce) or monotonic_us() >= until:
             break
+    index_ahead(core)
     core.rested_written = load64(&control.written)
     core.rested_deaths = load64(&control.deaths)
 

@@ -245,7 +245,9 @@ class Fold:
             known = size == 16 and offset in self.groups
             return "" if known or self.holed else f"no group {offset} that could be advanced"
         if kind == TRIM:
-            return "" if offset <= self.following.get(queue, offset) else "a purge beyond the end"
+            # Behind a hole the end may be one that what is gone had told of.
+            known = offset <= self.following.get(queue, offset) or self.holed
+            return "" if known else "a purge beyond the end"
         if kind == SEEK:
             held = sum(SEEK_COUNTS.unpack_from(body, 24)) if size >= 32 else 0
             if size not in (8, 32 + 16 * held):

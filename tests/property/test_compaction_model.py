@@ -163,3 +163,18 @@ class Compacting(RuleBasedStateMachine):
 
 
 TestCompacting = Compacting.TestCase
+
+
+def test_a_purge_of_what_only_a_segment_that_is_gone_told_of_is_no_damage() -> None:
+    """Found by the machine above: a check looked for the queue's end in what was left of the log."""
+    state = Compacting()
+    state.begin()
+    state.fan_out(names={"a", "b"}, size=90_000)
+    state.crash(older=False)
+    state.fan_out(names={"a"}, size=10)
+    state.crash(older=False)
+    state.all_of_it()
+    state.purge(name="a")
+    state.crash(older=False)
+    state.all_is_there()
+    state.teardown()

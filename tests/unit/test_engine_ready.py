@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 import os
 import time
 from pathlib import Path
@@ -31,3 +33,31 @@ def test_no_log_is_made_ready_while_much_is_written(tmp_path: Path) -> None:
         assert keeper.ahead() == store.stat()["ready"] // store.segment_size + 1 and keeper.short
         store.queue("red").append(bytes(2 << 20))
         assert keeper.ahead() == 1 and not keeper.short
+
+
+def resident(path: Path, start: int, end: int) -> bool:
+    """Whether these bytes of a file are in memory."""
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as mapped:
+        pages = (ctypes.c_ubyte * ((end - start) // mmap.PAGESIZE))()
+        first = ctypes.addressof(ctypes.c_char.from_buffer(mapped, start))
+        assert ctypes.CDLL(None).mincore(ctypes.c_void_p(first), end - start, pages) == 0
+        return all(pages)
+
+
+def test_the_index_of_a_store_that_grows_has_its_next_pages_ahead_of_need(tmp_path: Path) -> None:
+    path = tmp_path / "index"
+    with Store.open(tmp_path, segment_size=64 << 20) as store:
+        store._maintenance().stop()
+        queue = store.queue("red")
+        for _ in range(2):
+            queue.append_many([b""] * 100_000, durability="kernel")
+            size = path.stat().st_size
+            store._rest(0)
+        used = (store.stat()["index_pages"] + 1) * mmap.PAGESIZE
+        assert used < size < used + used // 2 <= path.stat().st_size
+        assert resident(path, used, used + used // 2 // mmap.PAGESIZE * mmap.PAGESIZE)
+        size = path.stat().st_size
+        store._rest(0)
+        queue.append(b"")
+        store._rest(0)
+        assert path.stat().st_size == size
