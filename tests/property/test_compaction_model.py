@@ -166,7 +166,7 @@ TestCompacting = Compacting.TestCase
 
 
 def test_a_purge_of_what_only_a_segment_that_is_gone_told_of_is_no_damage() -> None:
-    """Found by the machine above: a check looked for the queue's end in what was left of the log."""
+    """A check looked for the queue's end in what was left of the log (found above)."""
     state = Compacting()
     state.begin()
     state.fan_out(names={"a", "b"}, size=90_000)
