@@ -25,7 +25,8 @@ Place: TypeAlias = Literal["earliest", "latest"]
 
 DURABILITY: dict[str, int] = {"kernel": 0, "disk": 1}
 DEFAULT_ADDRESS = "tcp://127.0.0.1:7711"
-WAIT_MS_LIMIT = 0xFFFFFFFF
+WAIT_MS_LIMIT = MOST_32 = 0xFFFFFFFF
+MOST_64 = (1 << 64) - 1
 RECEIVE_BYTES = 4 << 20
 EACH_WINDOW = 1000
 # Of ADMIN, what stores messages.
@@ -80,9 +81,16 @@ def level_of(durability: str) -> int:
 
 def milliseconds(seconds: float) -> int:
     """Seconds as the wire has them, refused when they cannot be told."""
-    value = round(seconds * 1000)
-    if not 0 <= value <= WAIT_MS_LIMIT:
+    # What is no number at all is not within anything either.
+    if not 0 <= seconds * 1000 <= WAIT_MS_LIMIT:
         raise InvalidError(f"{seconds} seconds is not a time that can be told")
+    return round(seconds * 1000)
+
+
+def within(name: str, value: int, most: int) -> int:
+    """The value, refused by its name when the wire has no room for it."""
+    if not 0 <= value <= most:
+        raise InvalidError(f"{name} is from 0 to {most}, not {value}")
     return value
 
 
@@ -93,16 +101,18 @@ def place_of(
     if (to is not None) + (offset is not None) + (time_us is not None) != 1:
         raise InvalidError("give one of: a place, offset, time")
     if offset is not None:
-        return Kind.OFFSET, offset
+        return Kind.OFFSET, within("offset", offset, MOST_64)
     if time_us is not None:
-        return Kind.TIME, time_us
+        return Kind.TIME, within("time in µs", time_us, MOST_64)
     if to not in ("earliest", "latest"):
         raise InvalidError(f"a place is earliest or latest, not {to!r}")
     return (Kind.EARLIEST if to == "earliest" else Kind.LATEST), 0
 
 
 def micros(moment: float) -> int:
-    """Seconds since 1970 as the wire has them."""
+    """Seconds since 1970 as the wire has them, refused when they cannot be told."""
+    if not 0 <= moment * 1_000_000 <= MOST_64:
+        raise InvalidError(f"a time is seconds since 1970, not {moment}")
     return int(moment * 1_000_000)
 
 
@@ -140,6 +150,9 @@ def batch_call(
 def receive_call(
     waiter: Waiter, handle: Handle, max_messages: int, lease_ms: int, wait_ms: int, max_bytes: int
 ) -> Call:
+    within("max_messages", max_messages, MOST_32)
+    within("max_bytes", max_bytes, MOST_32)
+
     def encode(tag: int) -> bytes:
         return wire.receive(
             tag, handle.queue, handle.group, max_messages, max_bytes, lease_ms, wait_ms
@@ -151,6 +164,8 @@ def receive_call(
 def read_call(
     waiter: Waiter, handle: Handle, kind: Kind, value: int, max_messages: int, wait_ms: int
 ) -> Call:
+    within("max_messages", max_messages, MOST_32)
+
     def encode(tag: int) -> bytes:
         return wire.read(
             tag, handle.queue, kind, value, max_messages, RECEIVE_BYTES, wait_ms
