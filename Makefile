@@ -87,12 +87,13 @@ mutants: build $(VENV)/test ## break each rule of safety and see a test fail
 bench: build ## measure beside the peers that this machine has
 	@exec $(PY) benchmarks/compare.py $(ARGS)
 
-# Without COMMITS the work tree is measured as it is built; with COMMITS (a range of git) asv builds
-# each of them into a virtualenv of its own, below .asv.
-asv: $(if $(COMMITS),,build) $(VENV)/bench ## run the benchmark suite; COMMITS=main~5..main, DATA=folder on a disk, ARGS="--bench Append"
+# Without COMMITS and BASE the work tree is measured as it is built; with COMMITS (a range of git) asv builds
+# each of them into a virtualenv of its own, below .asv; with BASE that commit and this one, in turns.
+asv: $(if $(COMMITS)$(BASE),,build) $(VENV)/bench ## run the benchmark suite; COMMITS=main~5..main, BASE=main~1, DATA=folder on a disk, ARGS="--bench Append"
 	@$(VENV)/bin/asv machine --yes >/dev/null
-	@exec $(if $(DATA),env PENSTOCK_BENCH_DATA="$(abspath $(DATA))") $(VENV)/bin/asv run --show-stderr $(if $(COMMITS),"$(COMMITS)",--quick --python=same \
-	  --set-commit-hash "$$(git rev-parse HEAD)") $(ARGS)
+	@exec $(if $(DATA),env PENSTOCK_BENCH_DATA="$(abspath $(DATA))") $(VENV)/bin/asv $(if $(BASE), \
+	  continuous --interleave-rounds --show-stderr "$(BASE)" HEAD,run --show-stderr $(if $(COMMITS),"$(COMMITS)", \
+	  --quick --python=same --set-commit-hash "$$(git rev-parse HEAD)")) $(ARGS)
 
 # With ARGS only what they say is measured; without, all but the backlog, and the report is made anew.
 peers: build $(VENV)/peers ## get the peers from their registries and measure ours beside them

@@ -30,7 +30,8 @@ COMMANDS = {
         "`--hdr FILE`; `receive` as well",
     "penstock bench send --tcp HOST:PORT --rate 20000":
         "the open loop: latencies from when a message was due, so that a stall is seen in full",
-    "make asv": "the suites; `COMMITS=main~5..main` for commits, `make asv-html` for pages",
+    "make asv": "the suites; `COMMITS=main~5..main` for commits, `BASE=main~1` for two in turns, "
+        "`DATA=` for the disk, `make asv-html` for pages",
     "make gate BASE=main~1":
         "what a call costs in two commits, counted; fails if it grew by more than a few per cent",
     'make test ARGS="tests/bench/test_micro.py --benchmark-enable --benchmark-compare"':

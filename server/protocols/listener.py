@@ -20,7 +20,7 @@ def bind(host: str, port: int, shared: bool = False) -> socket.socket:
         if shared:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         bound.bind(found[4])
-        if ipaddress.ip_address(found[4][0].partition("%")[0]).is_loopback:
+        if ipaddress.ip_address(str(found[4][0]).partition("%")[0]).is_loopback:
             # There is no congestion between programs of one machine, so nothing should wait for
             # a timer of an algorithm that paces. Connections inherit it.
             with contextlib.suppress(OSError):
