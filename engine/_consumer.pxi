@@ -45,6 +45,26 @@ cdef class Consumer:
             raise_verdict(-found, f"queue {self.queue.name!r}")
         return batch_new(store, out, found, pin)
 
+    @property
+    def exists(self):
+        """Whether neither the group nor its queue was deleted."""
+        cdef core_t* core = live(self.queue.store)
+        cdef group_t* group = find_group(core, self.id)
+        return group != NULL and find_queue(core, group.queue) != NULL
+
+    @property
+    def warm(self):
+        """Whether the next message is among the last 256 MiB written, which are in memory, or there is none."""
+        cdef core_t* core = live(self.queue.store)
+        cdef group_t* group = find_group(core, self.id)
+        cdef queue_t* queue = find_queue(core, group.queue) if group != NULL else NULL
+        cdef uint64_t offset
+        if queue == NULL:
+            return True
+        offset = max(load64(&group.cursor), load64(&queue.first))
+        return offset >= visible_end(core, queue) \
+            or is_warm(core, index_leaf(core, queue, offset)[offset % LEAF].position)
+
     def confirm(self, receipts, *, bint again=False):
         """Confirm what the receipts (24 bytes each) name; durable on return.
 

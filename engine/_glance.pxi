@@ -5,6 +5,10 @@ cdef enum:
     WARM_BYTES = 1 << 28        # what was written last is in memory; older messages may have to come from the disk
 
 
+cdef inline bint is_warm(core_t* core, uint64_t position) noexcept nogil:
+    return ((load64(&core.control.written) >> 32) - (position >> 32)) * core.segment_size <= WARM_BYTES
+
+
 cdef int delivery_glance(core_t* core, uint32_t queue_id, uint32_t group_id, uint32_t lease_ms, taken_t* out,
                          uint64_t* pin) noexcept nogil:
     """Lease the next message of a queue if it is plain to see: 1, or 0."""
@@ -44,7 +48,7 @@ cdef int group_glance(core_t* core, queue_t* queue, group_t* group, uint64_t lea
             or offset < group.suspects or group.root.ready or group.root.due <= now:
         return 0
     entry = index_leaf(core, queue, offset) + offset % LEAF
-    if entry.size > COPIED_AT_ONCE or entry.position + WARM_BYTES < load64(&core.control.written) \
+    if entry.size > COPIED_AT_ONCE or not is_warm(core, entry.position) \
             or filter_of(core, group, &filter) or tree_find(core, group, offset, False, &path) != DONE \
             or path.slot.state != FRESH or path.slot.attempts:
         return 0

@@ -243,7 +243,7 @@ cdef class Lane:
             raise_verdict(verdict, f"append to queue {queue.name!r}")
         return verdict == DONE
 
-    def _confirm(self, uint64_t cookie, receipts, bytearray verdicts not None):
+    def _confirm(self, uint64_t cookie, receipts, bytearray verdicts not None, bint again=False):
         cdef bytes raw = _receipts(receipts)
         cdef uint32_t count = <uint32_t>(len(raw) // sizeof(receipt_t))
         cdef const receipt_t* given = <const receipt_t*>PyBytes_AS_STRING(raw)
@@ -253,7 +253,8 @@ cdef class Lane:
         assert len(verdicts) == count
         core = enter(self.store)
         with nogil:
-            staged = self.stage_confirm(cookie, given, count, out)
+            staged = self.stage_confirm_again(cookie, given, count, out) if again \
+                else self.stage_confirm(cookie, given, count, out)
             leave(core)
         if staged > 0 and staged != BUSY:
             raise_verdict(staged, "confirm")

@@ -74,17 +74,17 @@ class Awaitable:
             finally:
                 self._unpark(arrival)
 
-    async def confirm(self, group: Consumer, receipts: bytes) -> bytes:
+    async def confirm(self, group: Consumer, receipts: bytes, *, again: bool = False) -> bytes:
         """Confirm, durably; see Consumer.confirm."""
         verdicts = b""
         step = CONFIRMED_AT_ONCE * 24
         for at in range(0, len(receipts), step):
-            verdicts += await self._confirmed(receipts[at:at + step])
+            verdicts += await self._confirmed(receipts[at:at + step], again)
         return verdicts
 
-    async def _confirmed(self, receipts: bytes) -> bytes:
+    async def _confirmed(self, receipts: bytes, again: bool) -> bytes:
         verdicts = bytearray(len(receipts) // 24)
-        await self._staged(lambda cookie: self.lane._confirm(cookie, receipts, verdicts))
+        await self._staged(lambda cookie: self.lane._confirm(cookie, receipts, verdicts, again))
         return bytes(verdicts)
 
     async def release(self, group: Consumer, receipts: bytes, **options: Any) -> bytes:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, final
 
 from penstock.engine._core import Lane, Store
+from penstock.engine.aio import Awaitable
 from penstock.server.bridge import Bridge
 from penstock.server.broker.broker import Broker
 from penstock.server.broker.throttle import Rule
@@ -138,6 +139,7 @@ class Hub:
     @property
     def kept(self) -> int: ...
     def relieve(self) -> None: ...
+    def awaitable(self) -> Awaitable: ...
     @property
     def loop(self) -> asyncio.AbstractEventLoop: ...
     @property

@@ -15,6 +15,8 @@ from time import monotonic, time
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
+from penstock.engine.aio import Awaitable
+
 cimport cython
 from cpython.bytearray cimport PyByteArray_AS_STRING
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE

@@ -63,6 +63,7 @@ cdef class Hub:
     cdef readonly Gates gates
     # HTTP
     cdef readonly dict routes
+    cdef object calls
     cdef readonly object http_handler
     cdef bytes date
     cdef uint8_t http_durability
@@ -208,6 +209,12 @@ cdef class Hub:
             self.turning = True
             self.loop.call_soon(self.on_turn)
         return 0
+
+    def awaitable(self):
+        """The store's awaitable calls on this loop, for requests whose replies are not made out of operations."""
+        if self.calls is None:
+            self.calls = Awaitable(self.store)
+        return self.calls
 
     def on_turn(self):
         """The loop has read from all who had sent."""
@@ -392,4 +399,6 @@ cdef class Hub:
     def close(self):
         """Stop listening to the lane. The connections must be gone."""
         self.waiting.close()
+        if self.calls is not None:
+            self.calls.close()
         self.loop.remove_reader(self.lane.fileno())

@@ -48,8 +48,7 @@ def rows(data: Path, workers: int) -> list[Row]:
         return Contender(name, lambda stack: _xadd(stack, _fresh(data), policy, clients, depth))
 
     def receive(fill: int, *words: object) -> Contender:
-        return Contender(
-            OURS, lambda stack: _receive(stack, _fresh(data), workers, fill, words))
+        return Contender(OURS, lambda stack: _receive(stack, _fresh(data), workers, fill, words))
 
     def rpop(fill: int, clients: int, count: int, depth: int) -> Contender:
         return Contender(f"Redis RPOP {count} always (no confirmation)", lambda stack: _rpop(
@@ -65,8 +64,7 @@ def rows(data: Path, workers: int) -> list[Row]:
         Row("pipelined-disk", "8 connections x 64 single requests, after fdatasync",
             [native("--connections", 8, "--in-flight", 64), xadd("always", 8, 64)],
             ">= 1,500,000 /s", at_least=1.5e6),
-        # No sync and nothing that waits for one: what is left for the row above, if syncs were free.
-        Row("pipelined-kernel", "8 connections x 64 single requests, in the kernel",
+        Row("pipelined-kernel", "the same in the kernel: the row above if syncs were free",
             [native("--connections", 8, "--in-flight", 64, "--durability", "kernel"),
              xadd("everysec", 8, 64)]),
         Row("batches-disk", "batches of 1000, after fdatasync",

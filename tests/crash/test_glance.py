@@ -96,3 +96,19 @@ def test_what_comes_again_comes_before_what_is_new(store: Store) -> None:
     group = queue.group()
     group.release(group.receive(1, lease_ms=LONG).receipts)
     assert [bytes(confirmed(group)[0]) for _ in range(3)] == [b"a", b"b", b"c"]
+
+
+def test_what_was_written_last_is_warm_whatever_segment_it_is_in(tmp_path: Path) -> None:
+    with Store.open(tmp_path / "store", segment_size=16 << 20, durability="kernel") as store:
+        queue = store.queue("red")
+        group = queue.group()
+        assert group.warm and group.exists
+        # 16 segments hold 256 MiB.
+        for megabytes, warm in ((230, True), (60, False)):
+            for _ in range(megabytes):
+                queue.append(b"x" * (1 << 20))
+            assert group.warm is warm
+        assert len(group.receive(100, max_bytes=100 << 20)) > 60
+        assert group.warm
+        store.delete("red")
+        assert not group.exists

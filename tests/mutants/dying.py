@@ -1,4 +1,4 @@
-"""Mutants of what a death between two stores leaves to others, of checkpoints, and of sending."""
+"""Mutants of what a death between two stores leaves to others, of checkpoints and of doors."""
 
 from __future__ import annotations
 
@@ -69,5 +69,12 @@ DYING = (
         "            if self.transport.get_write_buffer_size():\n                return 0\n",
         "",
         ("tests/unit/test_server_sending.py",),
+    ),
+    Mutant(
+        "a group that was looked up is believed only while it is there",
+        "server/protocols/http/queues.py",
+        "        if group is None or not group.exists:\n",
+        "        if group is None:\n",
+        ("tests/unit/test_http_door.py",),
     ),
 )

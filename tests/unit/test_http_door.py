@@ -311,3 +311,37 @@ def test_a_head_that_comes_again_means_the_same(server: Server) -> None:
     assert replies.count(b"HTTP/1.1 404 ") == 1
     got = ask(server, "GET", "/v1/queues/again/peek?max=100")[1]["messages"]
     assert [one["body"].encode() for one in got] == [b"0", *bodies]
+
+
+def test_a_queue_that_is_made_again_is_received_from_anew(server: Server) -> None:
+    """What a worker has looked up once it finds again only while that is there."""
+    path = "/v1/queues/anew"
+    for body in (b"first", b"second"):
+        assert ask(server, "PUT", path)[0] == 201
+        for group in ("", "g"):
+            # A group begins where the queue stands when it is made.
+            ask(server, "POST", f"{path}/receive", {"group": group})
+        ask(server, "POST", f"{path}/messages", body, **OCTETS)
+        for group in ("", "g"):
+            _, told, _ = ask(server, "POST", f"{path}/receive", {"group": group})
+            assert [one["body"] for one in told["messages"]] == [body.decode()]
+            receipts = {"group": group, "receipts": [told["messages"][0]["receipt"]]}
+            for again, verdict in ((False, "done"), (False, "stale"), (True, "done")):
+                told = ask(server, "POST", f"{path}/confirm", {**receipts, "again": again})[1]
+                assert told == {"verdicts": [verdict]}
+        assert ask(server, "DELETE", path)[0] == 204
+        assert ask(server, "POST", f"{path}/receive", {})[0] == 404
+        assert ask(server, "POST", f"{path}/confirm", receipts)[0] == 404
+
+
+def test_a_group_that_was_deleted_is_made_again_by_a_receive(server: Server) -> None:
+    path = "/v1/queues/regrouped"
+    ask(server, "PUT", path)
+    ask(server, "POST", f"{path}/messages", b"kept", **OCTETS)
+    for _ in range(2):
+        assert ask(server, "PUT", f"{path}/groups/g", {})[0] == 200
+        ask(server, "PUT", f"{path}/offsets/g", {"offset": 0})
+        told = ask(server, "POST", f"{path}/receive", {"group": "g"})[1]
+        assert len(told["messages"]) == 1
+        assert ask(server, "DELETE", f"{path}/groups/g")[0] in (200, 204)
+    assert ask(server, "POST", f"{path}/receive", {"group": "g"})[0] == 200

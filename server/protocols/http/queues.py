@@ -68,6 +68,7 @@ class Queues:
         self.transactions = Transactions(broker)
         self.call = bridge.call
         self.durability = durability
+        self.reached: dict[tuple[str, str], Consumer] = {}
         self.verbs: dict[str, dict[str, Callable[[Call], Awaitable[Response]]]] = {
             "list": {"GET": self.list},
             "queue": {"GET": self.show, "PUT": self.create, "DELETE": self.delete},
@@ -165,10 +166,12 @@ class Queues:
         octets = call.request.accept == b"application/octet-stream"
         if octets and asked.max_messages != 1:
             raise BrokerError(Kind.INVALID, "octets are for one message at a time")
-        queue = await self.queue(call)
+        group = await self.group(call, asked.group)
+        queue = group.queue
         joined(call, queue)
-        await self.call(self.groups.expect, Group(call.name, asked.group, asked.filter, asked.kind))
-        group = await self.call(self.broker.group, queue, asked.group)
+        if asked.filter is not msgspec.UNSET:
+            await self.call(
+                self.groups.expect, Group(call.name, asked.group, asked.filter, asked.kind))
         deadline = time.monotonic() + asked.wait_ms / 1000
         looks = 0
         while True:
@@ -179,9 +182,14 @@ class Queues:
             most, closed_ms = hub.gates.may_receive(
                 self.broker.store, queue.id, group.id, asked.max_messages
             )
-            batch = await self.call(
-                group.receive, most, max_bytes=TAKE_BYTES, lease_ms=asked.lease_ms
-            ) if most else None
+            batch = None
+            if most:
+                take: dict[str, Any] = {"max_bytes": TAKE_BYTES, "lease_ms": asked.lease_ms}
+                # On the loop what is in memory; what may have to come from the disk, on a thread.
+                if group.warm:
+                    batch = group.receive(most, once=True, **take)
+                if not batch:
+                    batch = await self.call(group.receive, most, **take)
             left_ms = int((deadline - time.monotonic()) * 1000)
             if batch is not None and (
                 len(batch) or left_ms <= 0 or hub.stopping or call.request.gone
@@ -224,8 +232,9 @@ class Queues:
     async def confirm(self, call: Call) -> Response:
         asked = call.read(models.ConfirmRequest)
         group = await self.group(call, asked.group)
-        receipts = receipts_of(asked.receipts)
-        return verdicts_reply(await self.call(group.confirm, receipts, again=asked.again))
+        assert self.door.hub is not None
+        return verdicts_reply(await self.door.hub.awaitable().confirm(
+            group, receipts_of(asked.receipts), again=asked.again))
 
     async def release(self, call: Call) -> Response:
         asked = call.read(models.ReleaseRequest)
@@ -265,7 +274,14 @@ class Queues:
         return await self.call(self.broker.open, call.name, create=False)
 
     async def group(self, call: Call, name: str) -> Consumer:
-        return await self.call(self.broker.group, await self.queue(call), name)
+        """The group of that name; one that was reached before is not looked up again."""
+        group = self.reached.get((call.name, name))
+        if group is None or not group.exists:
+            group = await self.call(self.broker.group, await self.queue(call), name)
+            if len(self.reached) >= self.broker.limits.route_names:
+                self.reached.clear()
+            self.reached[call.name, name] = group
+        return group
 
 
 def joined(call: Call, queue: Queue) -> None:
