@@ -10,21 +10,27 @@ from peers.tables import DISTURBED
 
 # From the profiles of docs/performance.md, "What limits the rows that miss".
 LIMITS = {
-    "single": "the kernel: sends on the loopback are 40 % of the samples, the sync 16 %, "
-              "switching threads 10 %",
-    "pipelined": "a third of the samples is idle: 512 in flight wait together for each sync; with "
-                 "log made ready (`pipelined-ready`) a little more",
-    "batches": "the device: each byte of a new store is written twice; and the loader, which has "
-               "the same two cores",
-    "http": "the kernel, which has 77 % of all samples, half of them for the loader; our code 1 %",
+    "single": "the kernel: sends on the loopback are 52 % of the samples",
+    "pipelined": "the kernel and the loader first: without any sync (`pipelined-kernel`) it is not "
+                 "much more than what was asked for; then the device: 512 requests wait together "
+                 "for each sync, a third of the samples is idle",
+    "batches": "the memory of a virtual machine: a GiB of pages that its host has to find first "
+               "takes 2.2 s, else 0.17 (`benchmarks/machine.py`). The round that met pages at hand "
+               "did 2,964,000, and 3,003,000 in another run, three times Kafka. Then the wait of "
+               "four connections for each sync: with 8 × 4 in flight it is 3,637,000 "
+               "(`batches-disk`), with log made ready 5,655,000",
+    "http": "the kernel: the native protocol at 64 × 1, which parses no HTTP, is hardly faster",
     "W1": "the design: each message has a checksum and an index entry of its own, where Kafka "
           "keeps a batch as its client packed it",
     "W2": "the kernel: sends on the loopback, and syncs and switches of threads",
-    "W3": "not found out",
-    "tail": "not found out",
+    "W3": "the window of 10,000 messages that may be on their way",
+    "tail": "the machine, as far as it was found out: about once a second a processor runs nothing "
+            "but the kernel for 2 to 6 ms, which a thread of real-time priority sees as well, and "
+            "two such stalls are 0.1 % of the requests. `penstock bench send --rate 40000` without "
+            "idle peers beside it shows 3 to 4 ms",
     "workers": "nothing is idle with one worker and the loader; two make rounds of half the size: "
                "2.7 times the syncs and 1.7 times the context switches a message (`perf stat`, "
-               "one run, with other work beside it)",
+               "one run of an earlier build, with other work beside it)",
 }
 # Peers that are named, of those that are lower.
 SHOWN = 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import sys
 from collections.abc import Callable
@@ -111,6 +112,8 @@ def _attempt(result: Result, running: dict[str, Running], name: str,
         refill = running[name].refill
         if refill is not None:
             refill()
+        # What others have left to be written back is not this one's.
+        os.sync()
         return running[name].measure(seconds)
     except Exception as error:  # A failure is a line of the report, not the end of the run.
         result.missing[name] = f"failed: {type(error).__name__}: {error}"[:400]
