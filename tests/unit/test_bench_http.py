@@ -7,6 +7,7 @@ from urllib.parse import parse_qs
 import pytest
 from server_process import Server
 from test_bench import Answering, parse
+from test_bench_open_loop import asked
 
 from penstock.server import bench, bench_cmq_http, cli
 from penstock.server.config import UsageError
@@ -22,12 +23,7 @@ class Http(Answering):
 
     def serve(self, connection):
         with connection, connection.makefile("rb") as stream:
-            while line := stream.readline():
-                size = 0
-                while (field := stream.readline()) not in (b"\r\n", b""):
-                    if field.lower().startswith(b"content-length:"):
-                        size = int(field.split(b":")[1])
-                body = stream.read(size)
+            for line, body in asked(stream):
                 target = line.split()[1].decode()
                 self.requests.append((target, body))
                 status, text = self.answer(target, body, len(self.requests))

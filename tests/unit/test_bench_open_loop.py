@@ -72,6 +72,16 @@ def test_what_could_not_be_sent_is_an_error(capsys, monkeypatch):
     assert figures["unsent"] > 0 and figures["errors"] >= figures["unsent"]
 
 
+def asked(stream):
+    """The first line and the body of each request of HTTP."""
+    while line := stream.readline():
+        size = 0
+        while (field := stream.readline()) not in (b"\r\n", b""):
+            if field.lower().startswith(b"content-length:"):
+                size = int(field.split(b":")[1])
+        yield line, stream.read(size)
+
+
 class AnsweringHttp(Answering):
     """Answers requests of HTTP, with the head that the test chooses, in pieces of `step` bytes."""
 
@@ -81,12 +91,8 @@ class AnsweringHttp(Answering):
 
     def serve(self, connection):
         with connection, connection.makefile("rb") as stream:
-            while line := stream.readline():
-                size = 0
-                while (field := stream.readline()) not in (b"\r\n", b""):
-                    if field.lower().startswith(b"content-length:"):
-                        size = int(field.split(b":")[1])
-                self.requests.append((line.split()[0], stream.read(size)))
+            for line, body in asked(stream):
+                self.requests.append((line.split()[0], body))
                 reply = self.head if line.startswith(b"POST") else CREATED
                 step = self.step or len(reply)
                 with contextlib.suppress(OSError):

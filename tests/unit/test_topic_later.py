@@ -295,12 +295,8 @@ def test_a_topic_that_is_not_there_has_no_settings(later: LaterTopics) -> None:
         later.send("t", b"", delay_ms=1000, due_us=1)
 
 
-def test_who_rests_is_woken_by_what_is_due_and_by_nothing_else(
-    later: LaterTopics, store: Store
-) -> None:
-    later.topics.subscribe("t", "q")
-    later.send("t", b"due", delay_ms=1000)
-    assert later.turn() == 0
+def resting(later: LaterTopics) -> tuple[threading.Thread, threading.Event]:
+    """A thread that rests, and what it sets when it is woken."""
     woken = threading.Event()
 
     def rest() -> None:
@@ -309,6 +305,16 @@ def test_who_rests_is_woken_by_what_is_due_and_by_nothing_else(
 
     thread = threading.Thread(target=rest)
     thread.start()
+    return thread, woken
+
+
+def test_who_rests_is_woken_by_what_is_due_and_by_nothing_else(
+    later: LaterTopics, store: Store
+) -> None:
+    later.topics.subscribe("t", "q")
+    later.send("t", b"due", delay_ms=1000)
+    assert later.turn() == 0
+    thread, woken = resting(later)
     for _ in range(50):
         store.queue("other").append(b"not of a topic")
     assert not woken.wait(0.1)
@@ -324,14 +330,7 @@ def test_who_rests_is_woken_when_a_topic_first_has_something_that_waits(
     later: LaterTopics, store: Store
 ) -> None:
     assert later.turn() == 0
-    woken = threading.Event()
-
-    def rest() -> None:
-        later.rest(60_000)
-        woken.set()
-
-    thread = threading.Thread(target=rest)
-    thread.start()
+    thread, woken = resting(later)
     later_of(store).send("t", b"first", delay_ms=1000)
     assert woken.wait(60)
     thread.join()
